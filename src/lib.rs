@@ -1,0 +1,15 @@
+//! evenkeel keeps fleets of plain servers behind HAProxy at the revision that files declare.
+//!
+//! The floors, from the ground up. A file imports from its own floor sparingly, and else only from
+//! floors below; `tests/tidy` holds this.
+//!
+//! | floor | module | what lives there |
+//! |---|---|---|
+//! | 0 | [`model`] | values; no IO, no clock |
+//! | 1 | [`plan`] | the planner, forward simulation, the ports; pure |
+//! | 2 | [`desired`], [`bus`], [`haproxy`], [`deploy`], [`checks`], [`notify`] | adapters: they translate and decide nothing |
+//! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
+//! | 4 | [`http`], [`cli`] | what people and machines look at |
+
+pub mod model;
+pub mod plan;

@@ -1,0 +1,3 @@
+//! evenkeel: parse, run, exit code.
+
+fn main() {}

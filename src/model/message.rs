@@ -1,0 +1,148 @@
+//! Messages to people: one key per cause, at least once, with a receipt.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::desired::NotifyOn;
+use super::name::{AppName, ClusterName, NodeName, RecipientName, Revision, RolloutId};
+use super::time::Wall;
+
+/// Identifies one message for good: `<app>.<cluster>.<rollout>.<cause>.<ledger sequence>`. Safe in
+/// a topic and in a file name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MessageKey(pub String);
+
+impl fmt::Display for MessageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A rollout has converged.
+    Completed,
+    /// Nodes failed in a rollout.
+    Failed,
+    /// Expected nodes or load balancers are not heard.
+    Unreachable,
+    /// Two live agents use one name, or two clusters claim one node.
+    Ambiguous,
+    /// Maintenance or drain that is not ours keeps nodes out of service.
+    ForeignMaintenance,
+    /// Something the planner waits for has passed its deadline.
+    Stuck,
+    /// The desired files are faulty.
+    DesiredInvalid,
+    /// The desired files have gone.
+    DesiredVanished,
+}
+
+impl Cause {
+    /// The stable name, for keys and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Unreachable => "unreachable",
+            Self::Ambiguous => "ambiguous",
+            Self::ForeignMaintenance => "foreign_maintenance",
+            Self::Stuck => "stuck",
+            Self::DesiredInvalid => "desired_invalid",
+            Self::DesiredVanished => "desired_vanished",
+        }
+    }
+
+    /// How long a cause must last before anybody is told, in milliseconds. What ends by itself in
+    /// less is not worth a buzz: an agent's restart, a broker's, a file saved in two steps.
+    pub fn patience_ms(self) -> u64 {
+        match self {
+            Self::Completed | Self::Failed => 0,
+            Self::DesiredInvalid | Self::DesiredVanished => 5_000,
+            Self::Ambiguous | Self::Stuck => 10_000,
+            Self::Unreachable => 30_000,
+            Self::ForeignMaintenance => 60_000,
+        }
+    }
+}
+
+/// How urgent a message is; each notification service maps it to its own scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Good news.
+    Low,
+    /// To be read today.
+    Normal,
+    /// To be read now.
+    High,
+}
+
+/// One message to people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Identifies it.
+    pub key: MessageKey,
+    /// The app.
+    pub app: AppName,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The rollout, if it is about one.
+    pub rollout: Option<RolloutId>,
+    /// What it is about.
+    pub cause: Cause,
+    /// Good or bad news, as `notify.on` names it.
+    pub kind: NotifyOn,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// One line.
+    pub title: String,
+    /// What happened, and what to do; a few lines.
+    pub text: String,
+    /// The last converged revision.
+    pub revision_from: Option<Revision>,
+    /// The desired revision.
+    pub revision_to: Revision,
+    /// The first line of the commit's message; empty where there is none.
+    pub commit: String,
+    /// Who is to be told.
+    pub recipients: BTreeSet<RecipientName>,
+    /// When it came about, for people.
+    pub at: Wall,
+}
+
+/// The document at `notify/<node>`: the messages that this notification server is to deliver now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mailbox {
+    /// By key; one that vanishes needs no more effort.
+    pub messages: BTreeMap<MessageKey, Message>,
+}
+
+/// The document at `receipts/<key>`: what became of a message. Retained until the ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// Which message.
+    pub key: MessageKey,
+    /// The notification server that speaks.
+    pub node: NodeName,
+    /// What became of it, per recipient.
+    pub outcomes: BTreeMap<RecipientName, ReceiptOutcome>,
+}
+
+/// What became of a message for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptOutcome {
+    /// The service has taken it.
+    Delivered,
+    /// The service refused it for good, or this server does not know the recipient; in words.
+    Failed(String),
+}

@@ -1,0 +1,8 @@
+//! Real parts, started by tests on their own ports and in their own directories, and ended with them.
+
+#![allow(dead_code)] // each test binary uses some of them
+
+pub mod haproxy;
+pub mod mosquitto;
+pub mod process;
+pub mod receiver;

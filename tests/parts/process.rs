@@ -1,0 +1,102 @@
+//! Processes that a test starts: found or explained, waited for by state, ended by process id.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// Every wait in a test ends here; a healthy machine never gets near it.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A child process that is killed, by its process id, when the test lets go of it.
+pub struct Process {
+    child: Child,
+    name: String,
+}
+
+impl Process {
+    /// Starts `command`.
+    pub fn start(name: &str, command: &mut Command) -> Process {
+        match command.spawn() {
+            Ok(child) => Process { child, name: name.to_owned() },
+            Err(error) => panic!("cannot start {name}: {error}"),
+        }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).expect("signal a child");
+    }
+
+    /// Kills it at once and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let name = self.name.clone();
+        eventually(&format!("{name} ends"), || self.child.try_wait().expect("wait for a child"))
+    }
+
+    /// Panics with the exit status if it has ended.
+    pub fn assert_running(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("wait for a child") {
+            panic!("{} ended early: {status}", self.name);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Asks `probe` again and again until it answers, and panics with `what` after [`DEADLINE`].
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A free loopback port. Another process could take it before it is used, so parts that can bind
+/// port 0 themselves should.
+pub fn free_port() -> u16 {
+    // Bound and released: the kernel hands out ephemeral ports round robin, so that a collision within one test run is next to impossible.
+    TcpListener::bind(("127.0.0.1", 0)).expect("bind").local_addr().expect("address").port()
+}
+
+/// Waits until something accepts connections there.
+pub fn wait_for_port(process: &mut Process, port: u16) {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let what = format!("{} listens on {address}", process.name);
+    eventually(&what, || {
+        process.assert_running();
+        std::net::TcpStream::connect(address).ok().map(drop)
+    });
+}
+
+/// Finds a program, or fails the test with how to get it.
+pub fn program(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/lib/nagios/plugins".into()])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| {
+            panic!("{name} is not installed; get it with `apt-get install {package}`, or run `make test`, which does")
+        })
+}
