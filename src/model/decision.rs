@@ -130,8 +130,6 @@ pub enum Wait {
         /// On what.
         revision: Revision,
     },
-    /// Clusters of the app that have begun before this one.
-    Turn,
 }
 
 /// What blocks.
@@ -198,6 +196,13 @@ pub enum Blocked {
         /// Why not.
         error: String,
     },
+    /// Agents are heard, but do not echo what they are asked.
+    Unanswered {
+        /// Which.
+        from: Vec<NodeName>,
+        /// What one of them last said against it, if anything.
+        refusal: Option<String>,
+    },
     /// The agent does not start the permitted attempt.
     NotStarted {
         /// What it last said against it, if anything.
@@ -224,12 +229,10 @@ pub enum Blocked {
         /// The administrative state that is theirs.
         admin: AdminBits,
     },
-    /// At its revision and put back, but not ready at a load balancer.
-    NotReady {
+    /// At its revision and nobody keeps it out, but it is not UP at a load balancer.
+    NotUp {
         /// Where.
         lb: NodeName,
-        /// Why, in words.
-        why: String,
     },
     /// The floor forbids to take it out, and nothing under way will change that.
     Floor {
@@ -351,7 +354,6 @@ impl fmt::Display for Wait {
             Self::After { cluster, revision } => {
                 write!(f, "cluster {cluster} to converge on {revision} first")
             }
-            Self::Turn => f.write_str("a cluster that began earlier"),
         }
     }
 }
@@ -387,6 +389,10 @@ impl fmt::Display for Blocked {
             Self::RevisionUnknown { error } => {
                 write!(f, "its running revision cannot be read: {error}")
             }
+            Self::Unanswered { from, refusal } => {
+                write!(f, "no answer to what was asked of {}", join(from))?;
+                with_refusal(f, refusal.as_ref())
+            }
             Self::NotStarted { refusal } => {
                 f.write_str("its agent does not start the upgrade")?;
                 with_refusal(f, refusal.as_ref())
@@ -400,7 +406,7 @@ impl fmt::Display for Blocked {
                 let what = if admin.is_out() { "maintenance" } else { "drain" };
                 write!(f, "{what} at load balancer {lb} that evenkeel did not set")
             }
-            Self::NotReady { lb, why } => write!(f, "not ready at load balancer {lb}: {why}"),
+            Self::NotUp { lb } => write!(f, "load balancer {lb} does not see it UP"),
             Self::Floor { lb, backend, ready, floor } => {
                 write!(f, "{backend} at {lb} has {ready} ready servers, and its floor is {floor}")
             }

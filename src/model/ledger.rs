@@ -24,9 +24,19 @@ pub struct ClusterLedger {
     /// The revision that failed on more nodes than tolerated; until `revision` or `retry` changes.
     pub rejected: Option<Rejection>,
     /// Causes that somebody has been told of and that last.
-    pub told: BTreeMap<Cause, MessageKey>,
+    pub told: BTreeMap<Cause, Told>,
     /// Messages without a receipt.
     pub messages: BTreeMap<MessageKey, Message>,
+}
+
+/// Somebody has been told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// With which message.
+    pub key: MessageKey,
+    /// During which rollout.
+    pub rollout: RolloutId,
 }
 
 /// All expected nodes were at this revision and in service.

@@ -24,7 +24,7 @@ pub use desired::{
     OnFailure, RolloutPolicy, ServerTemplate, SettlePolicy, Share, Standing, TakeOut,
 };
 pub use event::{Event, EventKind};
-pub use ledger::{ClusterLedger, Convergence, Failure, FailureCause, Rejection, Rollout};
+pub use ledger::{ClusterLedger, Convergence, Failure, FailureCause, Rejection, Rollout, Told};
 pub use message::{Cause, Mailbox, Message, MessageKey, Priority, Receipt, ReceiptOutcome};
 pub use name::{
     AppName, BackendName, CheckName, ClusterName, ControllerId, FleetName, NameError, NodeName,

@@ -342,8 +342,8 @@ pub struct ServerReport {
     pub seen: ServerSeen,
     /// Our own maintenance, if there is one.
     pub owned: Option<Owned>,
-    /// For how long it has been ready without a break ([`ServerSeen::is_ready`]), in milliseconds;
-    /// for one that is not, for how long it has been administratively clear, or else 0.
+    /// For how long it has been in service without a break ([`ServerSeen::is_in_service`]), in
+    /// milliseconds; for one that is not, for how long it has been administratively clear, or else 0.
     pub steady_for_ms: u64,
 }
 
@@ -411,13 +411,18 @@ pub enum Health {
 }
 
 impl ServerSeen {
-    /// Ready: administratively clear, UP (or unchecked), with a weight, and not a backup.
-    pub fn is_ready(&self) -> bool {
+    /// In service: administratively clear and UP (or unchecked).
+    pub fn is_in_service(&self) -> bool {
         let up = match self.health {
             Health::Up | Health::Starting => true,
             Health::Down | Health::Stopping => false,
         };
-        self.admin.is_clear() && up && self.weight > 0 && !self.backup
+        self.admin.is_clear() && up
+    }
+
+    /// Ready, as a floor counts it: in service, with a weight, and not a backup.
+    pub fn is_ready(&self) -> bool {
+        self.is_in_service() && self.weight > 0 && !self.backup
     }
 }
 
