@@ -1,0 +1,355 @@
+//! One app: its desired state, what was asked of its nodes, its ledgers, and its plans.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    AppName, Assignment, Cause, ClusterLedger, ClusterName, Decision, DesiredApp, Epoch, EventKind,
+    Mono, NodeName, Now, Revision, RolloutId, Standing, Wall,
+};
+use crate::plan::{self, Assigned, Desire, Plan, Telling};
+
+use super::{Core, Effect, Publication, earliest, publish};
+use crate::controller::store::AppFile;
+
+/// How long to wait before planning again when the disk did not take what must be kept, in
+/// milliseconds: long enough not to hammer a full disk, short enough to go on soon when it is freed.
+const DISK_RETRY_MS: u64 = 5_000;
+
+/// One app.
+#[derive(Debug, Clone, Default)]
+pub struct App {
+    /// The claim under which its assignments are made; none before the first.
+    pub epoch: Option<Epoch>,
+    /// The settings in force, with their standing; vanished clusters stay until they are forgotten.
+    pub desired: BTreeMap<ClusterName, Desire>,
+    /// The commit behind them.
+    pub commit: Option<crate::model::Commit>,
+    /// What was asked last, and when.
+    pub assigned: BTreeMap<NodeName, Asked>,
+    /// What is remembered.
+    pub ledgers: BTreeMap<ClusterName, ClusterLedger>,
+    /// The last plan.
+    pub plan: Plan,
+    /// Since when each decision holds.
+    pub since: BTreeMap<NodeName, (Decision, Wall)>,
+    /// Since when each cause lasts.
+    causes: BTreeMap<(ClusterName, Cause), Mono>,
+    /// What to go back to if the disk does not take the last change.
+    before: Option<(BTreeMap<ClusterName, ClusterLedger>, BTreeMap<NodeName, Asked>)>,
+    /// Not to be planned for before this.
+    rest_until: Option<Mono>,
+    /// The desired state differs from what is on disk.
+    unkept: bool,
+}
+
+/// What was asked of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The assignment.
+    pub assignment: Assignment,
+    /// When it was published or found.
+    pub at: Mono,
+}
+
+impl App {
+    /// As the disk remembers it. Nothing of it counts as current before the files have been read.
+    pub fn restored(file: AppFile) -> Self {
+        let desired = file.desired.map_or_else(BTreeMap::new, |desired| {
+            desired
+                .clusters
+                .into_iter()
+                .map(|(name, settings)| (name, Desire { settings, standing: Standing::Vanished }))
+                .collect()
+        });
+        Self { desired, ledgers: file.ledgers, ..Self::default() }
+    }
+
+    /// The highest epoch number that its ledgers were written with.
+    pub fn epoch_number_kept(&self) -> u64 {
+        self.ledgers.values().map(|ledger| ledger.epoch).max().unwrap_or(0)
+    }
+
+    /// The disk did not take it: back to what it was.
+    pub fn undo(&mut self, now: Mono) {
+        if let Some((ledgers, assigned)) = self.before.take() {
+            self.ledgers = ledgers;
+            self.assigned = assigned;
+        }
+        self.unkept = true;
+        self.rest_until = Some(now.plus_ms(DISK_RETRY_MS));
+    }
+
+    fn set_standing(&mut self, standing: &Standing) -> bool {
+        let mut changed = false;
+        for desire in self.desired.values_mut() {
+            changed |= desire.standing != *standing;
+            desire.standing = standing.clone();
+        }
+        changed
+    }
+
+    fn take(&mut self, desired: DesiredApp) -> bool {
+        let mut changed = false;
+        for (name, desire) in &mut self.desired {
+            if !desired.clusters.contains_key(name) {
+                changed |= desire.standing != Standing::Vanished;
+                desire.standing = Standing::Vanished;
+            }
+        }
+        for (name, settings) in desired.clusters {
+            let desire = Desire { settings, standing: Standing::Current };
+            changed |= self.desired.get(&name) != Some(&desire);
+            self.desired.insert(name, desire);
+        }
+        self.commit = desired.commit;
+        changed
+    }
+
+    fn file(&self, name: &AppName) -> AppFile {
+        let clusters =
+            self.desired.iter().map(|(name, d)| (name.clone(), d.settings.clone())).collect();
+        AppFile {
+            app: name.clone(),
+            desired: Some(DesiredApp { name: name.clone(), clusters, commit: self.commit.clone() }),
+            ledgers: self.ledgers.clone(),
+        }
+    }
+}
+
+impl Core {
+    /// Takes over what the directory says. Apps and clusters that are gone from it stay, as vanished.
+    pub(super) fn desired(
+        &mut self,
+        now: Now,
+        mut read: BTreeMap<AppName, Result<DesiredApp, String>>,
+    ) -> Vec<Effect> {
+        self.desired_read = true;
+        for name in read.keys() {
+            self.apps.entry(name.clone()).or_default();
+        }
+        let mut effects = Vec::new();
+        let names: Vec<AppName> = self.apps.keys().cloned().collect();
+        for name in names {
+            let Some(app) = self.apps.get_mut(&name) else { continue };
+            let (changed, kind) = match read.remove(&name) {
+                Some(Ok(desired)) => {
+                    let changed = app.take(desired);
+                    app.unkept |= changed;
+                    (changed, EventKind::DesiredChanged)
+                }
+                Some(Err(fault)) => (
+                    app.set_standing(&Standing::LastGood(fault.clone())),
+                    EventKind::DesiredInvalid { fault },
+                ),
+                None => (app.set_standing(&Standing::Vanished), EventKind::DesiredVanished),
+            };
+            if changed {
+                effects.push(self.tell(now, &name, None, None, kind));
+            }
+        }
+        effects
+    }
+
+    /// Takes over an assignment that is newer than what we remember.
+    pub(super) fn adopt(&mut self, now: Now, assignment: &Assignment) {
+        self.peers.saw_epoch(&assignment.app, &assignment.stamp.epoch);
+        let app = self.apps.entry(assignment.app.clone()).or_default();
+        let known = app.assigned.get(&assignment.node);
+        if known.is_some_and(|known| known.assignment.stamp >= assignment.stamp) {
+            return;
+        }
+        let asked = Asked { assignment: assignment.clone(), at: now.mono };
+        app.assigned.insert(assignment.node.clone(), asked);
+    }
+
+    /// Takes over a ledger that is newer than what we remember.
+    pub(super) fn adopt_ledger(
+        &mut self,
+        app: &AppName,
+        cluster: ClusterName,
+        ledger: ClusterLedger,
+    ) {
+        let app = self.apps.entry(app.clone()).or_default();
+        let order = |ledger: &ClusterLedger| (ledger.epoch, ledger.sequence);
+        if app.ledgers.get(&cluster).is_none_or(|known| order(known) < order(&ledger)) {
+            app.ledgers.insert(cluster, ledger);
+        }
+    }
+
+    /// Plans for one app; says what follows, and when to look again.
+    pub(super) fn plan_app(&mut self, now: Now, name: &AppName) -> (Vec<Effect>, Option<Mono>) {
+        let Some(app) = self.apps.get_mut(name) else { return (Vec::new(), None) };
+        let Some(epoch) = app.epoch.clone() else { return (Vec::new(), None) };
+        if let Some(until) = app.rest_until.filter(|until| *until > now.mono) {
+            return (Vec::new(), Some(until));
+        }
+        app.rest_until = None;
+        let observed: BTreeMap<NodeName, plan::Observed> =
+            self.nodes.iter().map(|(name, node)| (name.clone(), node.observed(now.mono))).collect();
+        let assigned: BTreeMap<NodeName, Assigned> = app
+            .assigned
+            .iter()
+            .map(|(name, asked)| {
+                let age_ms = now.mono.since_ms(asked.at);
+                (name.clone(), Assigned { assignment: asked.assignment.clone(), age_ms })
+            })
+            .collect();
+        let mut plan = plan::plan(plan::Input {
+            app: name,
+            epoch: &epoch,
+            desired: &app.desired,
+            nodes: &observed,
+            assigned: &assigned,
+            ledgers: &app.ledgers,
+            wall: now.wall,
+        });
+        let mut ledgers = std::mem::take(&mut plan.ledgers);
+        let mut due = plan.look_again_ms.map(|ms| now.mono.plus_ms(ms));
+        due = earliest(due, app.tell_people(now, name, &plan, &mut ledgers));
+        let events = std::mem::take(&mut plan.events);
+        let assignments = std::mem::take(&mut plan.assignments);
+        let moved = app.moved(now, &plan);
+        app.plan = plan;
+        let mut effects = app.change(now, name, epoch.number, ledgers, assignments);
+        for event in events {
+            effects.push(self.tell(now, name, Some(event.cluster), event.node, event.kind));
+        }
+        for (node, cluster, decision) in moved {
+            let kind = EventKind::Decided { decision };
+            effects.push(self.tell(now, name, cluster, Some(node), kind));
+        }
+        (effects, due)
+    }
+}
+
+impl App {
+    /// Takes over new ledgers and assignments: kept first, then published.
+    fn change(
+        &mut self,
+        now: Now,
+        name: &AppName,
+        epoch: u64,
+        ledgers: BTreeMap<ClusterName, ClusterLedger>,
+        assignments: BTreeMap<NodeName, Assignment>,
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.before = None;
+        if !ledgers.is_empty() || self.unkept {
+            self.before = Some((self.ledgers.clone(), self.assigned.clone()));
+        }
+        let mut published = Vec::new();
+        for (cluster, mut ledger) in ledgers {
+            let sequence = self.ledgers.get(&cluster).map_or(0, |known| known.sequence);
+            ledger.epoch = epoch;
+            ledger.sequence = sequence + 1;
+            let publication = Publication::Ledger(name.clone(), cluster.clone(), ledger.clone());
+            published.push(publish(publication));
+            self.ledgers.insert(cluster, ledger);
+        }
+        for (node, assignment) in assignments {
+            published.push(publish(Publication::Assignment(assignment.clone())));
+            self.assigned.insert(node, Asked { assignment, at: now.mono });
+        }
+        if self.before.is_some() {
+            self.unkept = false;
+            effects.push(Effect::Keep(Box::new(self.file(name))));
+        }
+        effects.extend(published);
+        effects
+    }
+
+    /// Takes over one ledger: kept first, then published.
+    pub(super) fn keep_ledger(
+        &mut self,
+        now: Now,
+        name: &AppName,
+        epoch: u64,
+        cluster: &ClusterName,
+        ledger: ClusterLedger,
+    ) -> Vec<Effect> {
+        self.change(now, name, epoch, BTreeMap::from([(cluster.clone(), ledger)]), BTreeMap::new())
+    }
+
+    /// Books the messages that are due; says when the next cause is ripe.
+    fn tell_people(
+        &mut self,
+        now: Now,
+        name: &AppName,
+        plan: &Plan,
+        ledgers: &mut BTreeMap<ClusterName, ClusterLedger>,
+    ) -> Option<Mono> {
+        let lasting = |cluster: &ClusterName, cause: &Cause| {
+            plan.clusters.get(cluster).is_some_and(|state| state.causes.contains_key(cause))
+        };
+        self.causes.retain(|(cluster, cause), _| lasting(cluster, cause));
+        let mut due = None;
+        for (cluster, state) in &plan.clusters {
+            let mut ripe = BTreeMap::new();
+            for (cause, text) in &state.causes {
+                let since = *self.causes.entry((cluster.clone(), *cause)).or_insert(now.mono);
+                let at = since.plus_ms(cause.patience_ms());
+                if at <= now.mono {
+                    ripe.insert(*cause, text.clone());
+                } else {
+                    due = earliest(due, Some(at));
+                }
+            }
+            let old = self.ledgers.get(cluster);
+            let mut ledger = ledgers.get(cluster).or(old).cloned().unwrap_or_default();
+            let completed = plan.events.iter().find_map(|event| match &event.kind {
+                EventKind::Converged { rollout, .. } if event.cluster == *cluster => {
+                    had_begun(old, rollout).then_some(rollout)
+                }
+                _ => None,
+            });
+            let before: Option<&Revision> =
+                old.and_then(|ledger| ledger.converged.as_ref()).map(|c| &c.revision);
+            let completed: Option<(&RolloutId, Option<&Revision>)> =
+                completed.map(|rollout| (rollout, before));
+            let Some(desire) = self.desired.get(cluster) else { continue };
+            let telling = Telling {
+                app: name,
+                cluster,
+                settings: &desire.settings,
+                plan: state,
+                ripe: &ripe,
+                completed,
+                commit: self.commit.as_ref(),
+                wall: now.wall,
+            };
+            if telling.tell(&mut ledger) {
+                ledgers.insert(cluster.clone(), ledger);
+            }
+        }
+        due
+    }
+
+    /// The decisions that are not what they were; what only moves a deadline is no change.
+    fn moved(&mut self, now: Now, plan: &Plan) -> Vec<(NodeName, Option<ClusterName>, String)> {
+        self.since.retain(|node, _| plan.nodes.contains_key(node));
+        let mut moved = Vec::new();
+        for (node, state) in &plan.nodes {
+            let decision = timeless(&state.decision);
+            match self.since.get(node) {
+                Some((known, _)) if *known == decision => {}
+                Some(_) | None => {
+                    moved.push((node.clone(), state.cluster.clone(), decision.to_string()));
+                    self.since.insert(node.clone(), (decision, now.wall));
+                }
+            }
+        }
+        moved
+    }
+}
+
+fn had_begun(ledger: Option<&ClusterLedger>, rollout: &RolloutId) -> bool {
+    ledger.and_then(|l| l.rollout.as_ref()).is_some_and(|begun| begun.id == *rollout)
+}
+
+/// A decision without its deadline, which moves with every look.
+fn timeless(decision: &Decision) -> Decision {
+    match decision {
+        Decision::Wait { what, .. } => Decision::Wait { what: what.clone(), until_ms: None },
+        Decision::Act(_) | Decision::Blocked(_) | Decision::Done(_) => decision.clone(),
+    }
+}

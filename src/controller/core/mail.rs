@@ -1,0 +1,216 @@
+//! Messages to people, handed to notification servers until there is a receipt.
+//!
+//! Every message without a receipt lies in a ledger. Here it is only decided which live server has
+//! it now; that is lost with the process, and found again in the retained mailboxes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::bus::topics::Topic;
+use crate::model::{
+    AppName, ClusterName, EventKind, Mailbox, Message, MessageKey, Mono, NodeName, Now, Presence,
+    Receipt, ReceiptOutcome,
+};
+
+use super::{Core, Effect, Publication, earliest, publish};
+
+/// How long a server may take for a receipt before another one gets the message, in milliseconds:
+/// a push service answers within 10 s, and one more try should fit.
+const RECEIPT_MS: u64 = 20_000;
+
+/// Who has which message.
+#[derive(Debug, Default)]
+pub(super) struct Post {
+    /// As published.
+    pub mailboxes: BTreeMap<NodeName, Mailbox>,
+    /// Receipts that have arrived and are not dealt with.
+    pub receipts: BTreeMap<MessageKey, Receipt>,
+    handed: BTreeMap<MessageKey, Handed>,
+}
+
+#[derive(Debug)]
+struct Handed {
+    to: NodeName,
+    at: Mono,
+    /// Servers that had it and brought no receipt, or a bad one.
+    tried: BTreeSet<NodeName>,
+}
+
+impl Post {
+    /// Takes over what an earlier controller handed out.
+    pub fn adopt(&mut self, now: Mono, node: &NodeName, mailbox: Mailbox) {
+        if self.mailboxes.get(node) == Some(&mailbox) {
+            return;
+        }
+        for key in mailbox.messages.keys() {
+            self.handed.entry(key.clone()).or_insert_with(|| Handed {
+                to: node.clone(),
+                at: now,
+                tried: BTreeSet::new(),
+            });
+        }
+        self.mailboxes.entry(node.clone()).or_insert(mailbox);
+    }
+}
+
+impl Core {
+    /// Deals with receipts, and gives every message that has none to one live server.
+    pub(super) fn distribute(&mut self, now: Now) -> (Vec<Effect>, Option<Mono>) {
+        let mut effects = self.settle_receipts(now);
+        let pending = self.pending();
+        self.post.handed.retain(|key, _| pending.contains_key(key));
+        let mut due = None;
+        for message in pending.values() {
+            due = earliest(due, self.hand_out(now, message, &mut effects));
+        }
+        let mut next: BTreeMap<NodeName, Mailbox> =
+            self.post.mailboxes.keys().map(|node| (node.clone(), Mailbox::default())).collect();
+        for (key, handed) in &self.post.handed {
+            let mailbox = next.entry(handed.to.clone()).or_default();
+            mailbox.messages.insert(key.clone(), pending[key].clone());
+        }
+        for (node, mailbox) in &next {
+            if self.post.mailboxes.get(node) != Some(mailbox) {
+                effects.push(publish(Publication::Mailbox(node.clone(), mailbox.clone())));
+            }
+        }
+        self.post.mailboxes = next;
+        (effects, due)
+    }
+
+    fn pending(&self) -> BTreeMap<MessageKey, Message> {
+        self.apps
+            .values()
+            .filter(|app| app.epoch.is_some())
+            .flat_map(|app| app.ledgers.values())
+            .flat_map(|ledger| ledger.messages.clone())
+            .collect()
+    }
+
+    /// Gives a message to a server, if none has it or the one that has it does not get on.
+    fn hand_out(&mut self, now: Now, message: &Message, effects: &mut Vec<Effect>) -> Option<Mono> {
+        let mut tried = BTreeSet::new();
+        if let Some(handed) = self.post.handed.get(&message.key) {
+            let there = self.is_present(now, &handed.to);
+            let late_at = handed.at.plus_ms(RECEIPT_MS);
+            if there && now.mono < late_at && !handed.tried.contains(&handed.to) {
+                return Some(late_at);
+            }
+            tried = handed.tried.clone();
+            tried.insert(handed.to.clone());
+        }
+        let servers = self.servers_for(now, message);
+        let load =
+            |node: &NodeName| self.post.handed.values().filter(|handed| handed.to == *node).count();
+        let fresh = servers.iter().filter(|node| !tried.contains(*node));
+        let Some(to) = fresh.min_by_key(|node| (load(node), (*node).clone())).cloned() else {
+            // Everybody has tried: begin again with whoever is there, after a while.
+            let at = now.mono.plus_ms(RECEIPT_MS);
+            if let Some(handed) = self.post.handed.get_mut(&message.key) {
+                handed.tried.clear();
+                handed.at = now.mono;
+            }
+            return Some(at);
+        };
+        let handed = Handed { to: to.clone(), at: now.mono, tried };
+        self.post.handed.insert(message.key.clone(), handed);
+        let kind = EventKind::MessageSent { key: message.key.to_string() };
+        let cluster = Some(message.cluster.clone());
+        effects.push(self.tell(now, &message.app, cluster, Some(to), kind));
+        Some(now.mono.plus_ms(RECEIPT_MS))
+    }
+
+    fn is_present(&self, now: Now, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|n| n.presence(now.mono) == Presence::Present)
+    }
+
+    /// Live servers that know the recipients; or, if none knows all, those that know any.
+    fn servers_for(&self, now: Now, message: &Message) -> Vec<NodeName> {
+        let known = |name: &NodeName| {
+            let report = self.nodes[name].report.as_ref()?;
+            let recipients = &report.notify.as_ref()?.recipients;
+            Some(message.recipients.intersection(recipients).count())
+        };
+        let live: Vec<(NodeName, usize)> = self
+            .nodes
+            .keys()
+            .filter(|name| self.is_present(now, name))
+            .filter_map(|name| known(name).map(|count| (name.clone(), count)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let most = live.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        live.into_iter().filter(|(_, count)| *count == most).map(|(name, _)| name).collect()
+    }
+
+    /// Takes receipts into the ledgers. They are deleted from the bus in a later round, when the
+    /// ledger without the message is kept and published.
+    fn settle_receipts(&mut self, now: Now) -> Vec<Effect> {
+        let receipts = std::mem::take(&mut self.post.receipts);
+        let mut effects = Vec::new();
+        for (key, receipt) in receipts {
+            let Some((app, cluster)) = self.owner_of(&key) else {
+                // Dealt with before, or of a controller whose memory is lost.
+                effects.push(publish(Publication::Nothing(Topic::Receipt(key))));
+                continue;
+            };
+            effects.extend(self.settle_receipt(now, &app, &cluster, &receipt));
+        }
+        effects
+    }
+
+    fn owner_of(&self, key: &MessageKey) -> Option<(AppName, ClusterName)> {
+        self.apps.iter().find_map(|(app, state)| {
+            let (cluster, _) =
+                state.ledgers.iter().find(|(_, ledger)| ledger.messages.contains_key(key))?;
+            Some((app.clone(), cluster.clone()))
+        })
+    }
+
+    fn settle_receipt(
+        &mut self,
+        now: Now,
+        app: &AppName,
+        cluster: &ClusterName,
+        receipt: &Receipt,
+    ) -> Vec<Effect> {
+        let Some(state) = self.apps.get_mut(app) else { return Vec::new() };
+        let Some(epoch) = state.epoch.as_ref().map(|epoch| epoch.number) else {
+            return Vec::new();
+        };
+        let Some(ledger) = state.ledgers.get(cluster) else { return Vec::new() };
+        let Some(message) = ledger.messages.get(&receipt.key) else { return Vec::new() };
+        let delivered = |name: &&crate::model::RecipientName| {
+            receipt.outcomes.get(*name) == Some(&ReceiptOutcome::Delivered)
+        };
+        let reached: BTreeSet<_> = message.recipients.iter().filter(delivered).cloned().collect();
+        let failed = receipt.outcomes.values().find_map(|outcome| match outcome {
+            ReceiptOutcome::Failed(error) => Some(error.clone()),
+            ReceiptOutcome::Delivered => None,
+        });
+        let left: BTreeSet<_> = message.recipients.difference(&reached).cloned().collect();
+        let all_reached = left.is_empty();
+        let mut effects = Vec::new();
+        if !reached.is_empty() {
+            let mut ledger = ledger.clone();
+            if all_reached {
+                ledger.messages.remove(&receipt.key);
+            } else if let Some(message) = ledger.messages.get_mut(&receipt.key) {
+                message.recipients = left;
+            }
+            effects.extend(state.keep_ledger(now, app, epoch, cluster, ledger));
+        }
+        let key = receipt.key.to_string();
+        let kind = if all_reached {
+            EventKind::MessageDelivered { key }
+        } else {
+            if let Some(handed) = self.post.handed.get_mut(&receipt.key) {
+                handed.tried.insert(receipt.node.clone());
+            }
+            let error = failed.unwrap_or_else(|| "no outcome for some recipients".to_owned());
+            EventKind::MessageFailed { key, error }
+        };
+        effects.push(publish(Publication::Nothing(Topic::Receipt(receipt.key.clone()))));
+        let node = Some(receipt.node.clone());
+        effects.push(self.tell(now, app, Some(cluster.clone()), node, kind));
+        effects
+    }
+}

@@ -1,0 +1,392 @@
+//! The controller's core: a synchronous state machine. Events come in and change what is known;
+//! [`Core::plan`] then says what follows from it. It knows no socket, file or clock.
+//!
+//! The driver hands in every event that is ready before it lets the core plan: the core runs at
+//! its own pace, not at the pace of events.
+
+mod apps;
+mod leadership;
+mod mail;
+mod nodes;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::bus::topics::{Filter, Topic};
+use crate::model::{
+    AppName, Assignment, Boot, ClusterLedger, ClusterName, ControllerAlive, ControllerId,
+    DesiredApp, Event, EventKind, Leader, Mailbox, Mono, NodeName, Now,
+};
+
+pub(super) use apps::App;
+pub(super) use nodes::Node;
+
+use super::intake::Document;
+use super::store::AppFile;
+use leadership::Peers;
+use mail::Post;
+
+/// Silence of an agent after which it counts as unknown, in milliseconds: three heartbeats.
+pub const SILENT_MS: u64 = 90_000;
+
+/// Events kept for people who ask; older ones are in the log.
+const EVENTS_MAX: usize = 1_000;
+
+/// Who this controller is.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Its id, the same after every restart with the same state directory.
+    pub id: ControllerId,
+    /// When this process started, in wall milliseconds, later than any earlier start.
+    pub started: u64,
+}
+
+/// What happens.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The broker has let us in.
+    Connected {
+        /// Which connection.
+        connection: u64,
+    },
+    /// The broker is gone.
+    Disconnected,
+    /// Somebody published a document.
+    Heard {
+        /// What.
+        document: Document,
+        /// It was retained: it proves nothing about the present.
+        retained: bool,
+    },
+    /// The desired directory was read: every app in it, or its first fault.
+    Desired(BTreeMap<AppName, Result<DesiredApp, String>>),
+    /// A file could not be written: what depended on it was not published.
+    NotKept {
+        /// Whose.
+        app: AppName,
+        /// Why, in words.
+        error: String,
+    },
+    /// Somebody wants a node forgotten.
+    Forget(NodeName),
+}
+
+/// What is to be done, in this order. When [`Effect::Keep`] fails, the rest of the same list that
+/// concerns the app is dropped, and the core is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Subscribe.
+    Subscribe(Vec<Filter>),
+    /// Publish, retained but for the marker.
+    Publish(Box<Publication>),
+    /// Write to disk before anything that follows.
+    Keep(Box<AppFile>),
+    /// Something that happened, for the log.
+    Log(Box<Event>),
+    /// Leave: somebody else leads.
+    Resign {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// A document to publish.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Publication {
+    /// Who leads.
+    Leader(Leader),
+    /// This controller is there.
+    Controller(ControllerAlive),
+    /// What is asked of a node.
+    Assignment(Assignment),
+    /// What is remembered of a cluster.
+    Ledger(AppName, ClusterName, ClusterLedger),
+    /// What a notification server is to deliver.
+    Mailbox(NodeName, Mailbox),
+    /// The marker, not retained.
+    Marker(ControllerId, u64),
+    /// Nothing more: what is retained there is deleted.
+    Nothing(Topic),
+}
+
+impl Publication {
+    /// The app that it belongs to, if a file has to be kept first.
+    pub fn depends_on(&self) -> Option<&AppName> {
+        match self {
+            Self::Assignment(assignment) => Some(&assignment.app),
+            Self::Ledger(app, _, _) => Some(app),
+            Self::Leader(_)
+            | Self::Controller(_)
+            | Self::Mailbox(..)
+            | Self::Marker(..)
+            | Self::Nothing(_) => None,
+        }
+    }
+}
+
+/// How far the bus can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bus {
+    Down,
+    /// Waiting for the marker of this connection.
+    Listing(u64),
+    /// Everything retained has been seen.
+    Live(u64),
+}
+
+/// Everything the controller knows.
+pub struct Core {
+    setup: Setup,
+    bus: Bus,
+    pub(super) nodes: BTreeMap<NodeName, Node>,
+    pub(super) apps: BTreeMap<AppName, App>,
+    peers: Peers,
+    post: Post,
+    pub(super) events: VecDeque<Event>,
+    /// The desired directory has been read at least once.
+    desired_read: bool,
+    /// What the broker has shown since the last connect; the rest of ours is published again.
+    shown: BTreeSet<Topic>,
+    /// When the next look is due, as the last plan said.
+    due: Option<Mono>,
+    /// Something has changed since the last plan.
+    dirty: bool,
+}
+
+impl Core {
+    /// A controller that remembers `files`.
+    pub fn new(setup: Setup, files: Vec<AppFile>) -> Self {
+        let apps = files.into_iter().map(|file| (file.app.clone(), App::restored(file))).collect();
+        Self {
+            setup,
+            bus: Bus::Down,
+            nodes: BTreeMap::new(),
+            apps,
+            peers: Peers::default(),
+            post: Post::default(),
+            events: VecDeque::new(),
+            desired_read: false,
+            shown: BTreeSet::new(),
+            due: None,
+            dirty: false,
+        }
+    }
+
+    /// Takes in what has happened.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        self.dirty = true;
+        match input {
+            Input::Connected { connection } => self.connected(connection),
+            Input::Disconnected => {
+                self.bus = Bus::Down;
+                Vec::new()
+            }
+            Input::Heard { document, retained } => self.heard(now, document, retained),
+            Input::Desired(apps) => self.desired(now, apps),
+            Input::NotKept { app, error: _ } => {
+                if let Some(app) = self.apps.get_mut(&app) {
+                    app.undo(now.mono);
+                }
+                Vec::new()
+            }
+            Input::Forget(node) => self.forget(&node),
+        }
+    }
+
+    /// When [`Self::plan`] has to be called even though nothing happens.
+    pub fn due(&self) -> Option<Mono> {
+        self.due
+    }
+
+    /// Says what follows from everything that is known.
+    pub fn plan(&mut self, now: Now) -> Vec<Effect> {
+        let waited = self.due.is_some_and(|due| due <= now.mono);
+        if !self.dirty && !waited {
+            return Vec::new();
+        }
+        self.dirty = false;
+        let mut effects = self.lead(now);
+        let Bus::Live(_) = self.bus else {
+            self.due = None;
+            return effects;
+        };
+        let mut due: Option<Mono> = self.peers.due();
+        due = earliest(due, self.nodes.values().filter_map(|node| node.silent_at(now.mono)).min());
+        let names: Vec<AppName> = self.apps.keys().cloned().collect();
+        for name in names {
+            let (more, app_due) = self.plan_app(now, &name);
+            effects.extend(more);
+            due = earliest(due, app_due);
+        }
+        let (more, post_due) = self.distribute(now);
+        effects.extend(more);
+        self.due = earliest(due, post_due);
+        effects
+    }
+
+    /// Connected, and everything retained has been seen.
+    pub fn is_live(&self) -> bool {
+        matches!(self.bus, Bus::Live(_))
+    }
+
+    /// Everything that it takes to be of use: the bus, and the desired state.
+    pub fn is_ready(&self) -> bool {
+        self.is_live() && self.desired_read
+    }
+
+    fn connected(&mut self, connection: u64) -> Vec<Effect> {
+        self.bus = Bus::Listing(connection);
+        self.shown.clear();
+        let id = self.setup.id.clone();
+        vec![
+            Effect::Subscribe(vec![
+                Filter::AllLeaders,
+                Filter::AllControllers,
+                Filter::AllAlive,
+                Filter::AllReports,
+                Filter::AllAssignments,
+                Filter::AllStatus,
+                Filter::AllMailboxes,
+                Filter::AllReceipts,
+                Filter::One(Topic::Marker(id.clone())),
+            ]),
+            publish(Publication::Controller(self.alive(connection))),
+            publish(Publication::Marker(id, connection)),
+        ]
+    }
+
+    /// The document that says that this controller is there.
+    pub fn alive(&self, connection: u64) -> ControllerAlive {
+        let boot = Boot { started: self.setup.started, connection };
+        ControllerAlive { controller: self.setup.id.clone(), boot, alive: true }
+    }
+
+    fn heard(&mut self, now: Now, document: Document, retained: bool) -> Vec<Effect> {
+        match document {
+            Document::Leader(leader) => self.heard_leader(now, leader, retained),
+            Document::Controller(alive) => self.heard_controller(now, &alive, retained),
+            Document::Alive(alive) => self.heard_alive(now, &alive),
+            Document::Report(report) => self.heard_report(now, *report, retained),
+            Document::Assignment(assignment) => {
+                let topic = Topic::Assignment(assignment.node.clone(), assignment.app.clone());
+                self.shown.insert(topic);
+                self.adopt(now, &assignment);
+                Vec::new()
+            }
+            Document::Ledger(app, cluster, ledger) => {
+                self.shown.insert(Topic::Status(app.clone(), cluster.clone()));
+                self.adopt_ledger(&app, cluster, *ledger);
+                Vec::new()
+            }
+            Document::Mailbox(node, mailbox) => {
+                self.shown.insert(Topic::Mailbox(node.clone()));
+                self.post.adopt(now.mono, &node, mailbox);
+                Vec::new()
+            }
+            Document::Receipt(receipt) => {
+                self.post.receipts.insert(receipt.key.clone(), receipt);
+                Vec::new()
+            }
+            Document::Marker(connection) => self.listed(now, connection),
+            Document::Deleted(topic) => {
+                self.deleted(&topic);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Everything retained has been seen: what the broker has lost of ours is published again.
+    fn listed(&mut self, now: Now, connection: u64) -> Vec<Effect> {
+        if self.bus != Bus::Listing(connection) {
+            return Vec::new();
+        }
+        self.bus = Bus::Live(connection);
+        let mut effects = self.greet(now);
+        for (name, app) in &self.apps {
+            for (node, asked) in &app.assigned {
+                if !self.shown.contains(&Topic::Assignment(node.clone(), name.clone())) {
+                    effects.push(publish(Publication::Assignment(asked.assignment.clone())));
+                }
+            }
+            for (cluster, ledger) in &app.ledgers {
+                if !self.shown.contains(&Topic::Status(name.clone(), cluster.clone())) {
+                    let ledger = ledger.clone();
+                    let cluster = cluster.clone();
+                    effects.push(publish(Publication::Ledger(name.clone(), cluster, ledger)));
+                }
+            }
+        }
+        let missing = |node: &&NodeName| !self.shown.contains(&Topic::Mailbox((*node).clone()));
+        for node in self.post.mailboxes.keys().filter(missing) {
+            let mailbox = self.post.mailboxes[node].clone();
+            effects.push(publish(Publication::Mailbox(node.clone(), mailbox)));
+        }
+        effects
+    }
+
+    fn deleted(&mut self, topic: &Topic) {
+        match topic {
+            Topic::Report(node) if self.nodes.get(node).is_some_and(Node::can_be_forgotten) => {
+                self.nodes.remove(node);
+            }
+            Topic::Assignment(node, app) if !self.nodes.contains_key(node) => {
+                if let Some(app) = self.apps.get_mut(app) {
+                    app.assigned.remove(node);
+                }
+            }
+            Topic::Leader(_)
+            | Topic::Controller(_)
+            | Topic::Alive(_)
+            | Topic::Report(_)
+            | Topic::Assignment(..)
+            | Topic::Status(..)
+            | Topic::Mailbox(_)
+            | Topic::Receipt(_)
+            | Topic::Marker(_) => {}
+        }
+    }
+
+    /// Forgets a node that is not there: nothing of it stays retained.
+    fn forget(&mut self, node: &NodeName) -> Vec<Effect> {
+        if self.nodes.get(node).is_some_and(|n| !n.can_be_forgotten()) {
+            return Vec::new();
+        }
+        self.nodes.remove(node);
+        let mut topics = vec![
+            Topic::Alive(node.clone()),
+            Topic::Report(node.clone()),
+            Topic::Mailbox(node.clone()),
+        ];
+        for (name, app) in &mut self.apps {
+            app.assigned.remove(node);
+            topics.push(Topic::Assignment(node.clone(), name.clone()));
+        }
+        topics.into_iter().map(|topic| publish(Publication::Nothing(topic))).collect()
+    }
+
+    fn tell(
+        &mut self,
+        now: Now,
+        app: &AppName,
+        cluster: Option<ClusterName>,
+        node: Option<NodeName>,
+        kind: EventKind,
+    ) -> Effect {
+        let event = Event { at: now.wall, app: app.clone(), cluster, node, kind };
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event.clone());
+        Effect::Log(Box::new(event))
+    }
+}
+
+fn publish(publication: Publication) -> Effect {
+    Effect::Publish(Box::new(publication))
+}
+
+fn earliest(a: Option<Mono>, b: Option<Mono>) -> Option<Mono> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,144 @@
+//! What is known of each node: what it last said, and whether it is there.
+
+use std::sync::Arc;
+
+use crate::bus::topics::Topic;
+use crate::model::{Alive, AppName, Boot, Mono, NodeName, Now, Presence, Report};
+use crate::plan::Observed;
+
+use super::{Core, Effect, SILENT_MS};
+
+/// One node, as heard.
+#[derive(Debug, Clone, Default)]
+pub struct Node {
+    /// What it last said.
+    pub report: Option<Arc<Report>>,
+    /// When that arrived.
+    report_at: Mono,
+    /// When it was last heard live.
+    heard_at: Option<Mono>,
+    /// The life that is known to have ended.
+    departed: Option<Boot>,
+    /// Until when two live agents are taken to use the name.
+    duplicate_until: Option<Mono>,
+}
+
+impl Node {
+    /// Whether it is there.
+    pub fn presence(&self, now: Mono) -> Presence {
+        if self.duplicate_until.is_some_and(|until| now < until) {
+            return Presence::Duplicate;
+        }
+        let Some(report) = &self.report else { return Presence::Unknown };
+        if self.departed.is_some_and(|boot| boot >= report.boot) {
+            return Presence::Departed;
+        }
+        match self.heard_at {
+            Some(at) if now.since_ms(at) <= SILENT_MS => Presence::Present,
+            Some(_) | None => Presence::Unknown,
+        }
+    }
+
+    /// What the planner is told of it.
+    pub fn observed(&self, now: Mono) -> Observed {
+        Observed {
+            presence: self.presence(now),
+            report: self.report.clone(),
+            report_age_ms: now.since_ms(self.report_at),
+        }
+    }
+
+    /// When its presence changes though nothing is heard.
+    pub fn silent_at(&self, now: Mono) -> Option<Mono> {
+        let silent = self.heard_at.map(|at| at.plus_ms(SILENT_MS + 1));
+        super::earliest(silent, self.duplicate_until).filter(|at| *at > now)
+    }
+
+    /// It is known to have gone, or has not been heard live by this controller.
+    pub fn can_be_forgotten(&self) -> bool {
+        let gone = |report: &Arc<Report>| self.departed.is_some_and(|boot| boot >= report.boot);
+        self.heard_at.is_none() || self.report.as_ref().is_none_or(gone)
+    }
+
+    /// What it obeys of an app.
+    fn obeyed(&self, app: &AppName) -> Option<&crate::model::Obeyed> {
+        self.report.as_ref()?.assignments.get(app)
+    }
+}
+
+impl Core {
+    pub(super) fn heard_alive(&mut self, _now: Now, alive: &Alive) -> Vec<Effect> {
+        self.shown.insert(Topic::Alive(alive.node.clone()));
+        let node = self.nodes.entry(alive.node.clone()).or_default();
+        if !alive.alive {
+            node.departed = node.departed.max(Some(alive.boot));
+        } else if node.departed.is_some_and(|boot| boot < alive.boot) {
+            node.departed = None;
+        }
+        Vec::new()
+    }
+
+    pub(super) fn heard_report(&mut self, now: Now, report: Report, retained: bool) -> Vec<Effect> {
+        let name = report.node.clone();
+        self.shown.insert(Topic::Report(name.clone()));
+        let node = self.nodes.entry(name.clone()).or_default();
+        let before = node.presence(now.mono);
+        if let Some(known) = &node.report {
+            let order = |r: &Report| (r.boot.started, r.sequence);
+            if report.boot.started < known.boot.started && !retained {
+                // A life that was followed by another one speaks: two agents use the name.
+                node.duplicate_until = Some(now.mono.plus_ms(SILENT_MS));
+            }
+            if order(&report) < order(known) {
+                return Vec::new();
+            }
+        }
+        if !retained {
+            node.heard_at = Some(now.mono);
+        }
+        node.report_at = now.mono;
+        node.report = Some(Arc::new(report));
+        self.adopt_obeyed(now, &name);
+        let after = self.nodes[&name].presence(now.mono);
+        if before == after {
+            return Vec::new();
+        }
+        self.presence_events(now, &name, after)
+    }
+
+    /// Agents carry what was asked of them; whatever is newer than our own memory is taken over.
+    fn adopt_obeyed(&mut self, now: Now, name: &NodeName) {
+        let Some(report) = self.nodes.get(name).and_then(|node| node.report.clone()) else {
+            return;
+        };
+        for (app, obeyed) in &report.assignments {
+            self.peers.saw_epoch(app, &obeyed.assignment.stamp.epoch);
+            if let Some(refusal) = &obeyed.refusal
+                && let crate::model::RefusalReason::StaleEpoch { known } = &refusal.reason
+            {
+                self.peers.saw_epoch(app, known);
+            }
+            let asked = self.apps.get(app).and_then(|a| a.assigned.get(name));
+            let current = asked.is_some_and(|a| a.assignment.stamp >= obeyed.assignment.stamp);
+            if !current {
+                self.adopt(now, &obeyed.assignment);
+            }
+        }
+    }
+
+    fn presence_events(&mut self, now: Now, name: &NodeName, presence: Presence) -> Vec<Effect> {
+        let node = &self.nodes[name];
+        let concerns = |app: &&AppName| {
+            node.obeyed(app).is_some()
+                || node.report.as_ref().is_some_and(|r| r.apps.contains_key(*app))
+        };
+        let apps: Vec<AppName> = self.apps.keys().filter(concerns).cloned().collect();
+        apps.iter()
+            .map(|app| {
+                let kind =
+                    crate::model::EventKind::PresenceChanged { presence: presence.to_string() };
+                self.tell(now, app, None, Some(name.clone()), kind)
+            })
+            .collect()
+    }
+}

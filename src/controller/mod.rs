@@ -1,0 +1,7 @@
+//! Floor 3: the controller. A synchronous core that takes events and gives effects, and a driver
+//! that waits for the one and carries out the other.
+
+pub mod core;
+
+mod intake;
+pub mod store;
