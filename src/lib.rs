@@ -12,4 +12,5 @@
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
 pub mod model;
+pub mod notify;
 pub mod plan;
