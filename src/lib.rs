@@ -14,4 +14,5 @@
 pub mod bus;
 pub mod controller;
 pub mod model;
+pub mod notify;
 pub mod plan;
