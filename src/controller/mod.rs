@@ -5,3 +5,4 @@ pub mod core;
 
 mod intake;
 pub mod store;
+pub mod view;

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     AdminBits, AppName, Assignment, Attempt, AttemptFailure, AttemptOutcome, BackendSeen,
     CheckResult, CheckStatus, ClusterLedger, ClusterName, Decision, Epoch, Health, NodeName,
@@ -19,7 +21,7 @@ use super::planner::plan;
 const LONG_MS: u64 = 400 * 24 * 3600 * 1000;
 
 /// An app's fleet in which what is asked is done at once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct World {
     /// The app.
     pub app: AppName,

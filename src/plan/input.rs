@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     AppName, Assignment, Cause, ClusterLedger, ClusterName, Condition, Decision, DesiredCluster,
     Epoch, EventKind, NodeName, Presence, Report, Revision, RolloutId, Standing, Wall,
@@ -28,7 +30,7 @@ pub struct Input<'a> {
 }
 
 /// A cluster's settings, and how far to trust them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desire {
     /// The settings.
     pub settings: DesiredCluster,
@@ -37,7 +39,7 @@ pub struct Desire {
 }
 
 /// A node, as heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     /// Whether it is there.
     pub presence: Presence,
@@ -48,7 +50,7 @@ pub struct Observed {
 }
 
 /// An assignment, as last published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assigned {
     /// The assignment.
     pub assignment: Assignment,
@@ -106,9 +108,7 @@ pub struct ClusterPlan {
 }
 
 /// The state of a cluster in one word; the exit codes of `evenkeel status` follow it.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Every expected node is at its target and in service.

@@ -79,6 +79,15 @@ impl App {
         self.rest_until = Some(now.plus_ms(DISK_RETRY_MS));
     }
 
+    /// What was asked last, as the planner is told of it.
+    pub fn assigned(&self, now: Mono) -> BTreeMap<NodeName, Assigned> {
+        let assigned = |asked: &Asked| Assigned {
+            assignment: asked.assignment.clone(),
+            age_ms: now.since_ms(asked.at),
+        };
+        self.assigned.iter().map(|(name, asked)| (name.clone(), assigned(asked))).collect()
+    }
+
     fn set_standing(&mut self, standing: &Standing) -> bool {
         let mut changed = false;
         for desire in self.desired.values_mut() {
@@ -184,16 +193,9 @@ impl Core {
             return (Vec::new(), Some(until));
         }
         app.rest_until = None;
-        let observed: BTreeMap<NodeName, plan::Observed> =
-            self.nodes.iter().map(|(name, node)| (name.clone(), node.observed(now.mono))).collect();
-        let assigned: BTreeMap<NodeName, Assigned> = app
-            .assigned
-            .iter()
-            .map(|(name, asked)| {
-                let age_ms = now.mono.since_ms(asked.at);
-                (name.clone(), Assigned { assignment: asked.assignment.clone(), age_ms })
-            })
-            .collect();
+        let observed = self.observed(now.mono);
+        let Some(app) = self.apps.get_mut(name) else { return (Vec::new(), None) };
+        let assigned = app.assigned(now.mono);
         let mut plan = plan::plan(plan::Input {
             app: name,
             epoch: &epoch,

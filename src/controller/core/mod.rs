@@ -228,6 +228,11 @@ impl Core {
         matches!(self.bus, Bus::Live(_))
     }
 
+    /// The desired directory has been read.
+    pub fn has_read_desired(&self) -> bool {
+        self.desired_read
+    }
+
     /// Everything that it takes to be of use: the bus, and the desired state.
     pub fn is_ready(&self) -> bool {
         self.is_live() && self.desired_read

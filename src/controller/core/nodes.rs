@@ -1,5 +1,6 @@
 //! What is known of each node: what it last said, and whether it is there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bus::topics::Topic;
@@ -67,6 +68,11 @@ impl Node {
 }
 
 impl Core {
+    /// What the planner is told of all nodes.
+    pub fn observed(&self, now: Mono) -> BTreeMap<NodeName, Observed> {
+        self.nodes.iter().map(|(name, node)| (name.clone(), node.observed(now))).collect()
+    }
+
     pub(super) fn heard_alive(&mut self, _now: Now, alive: &Alive) -> Vec<Effect> {
         self.shown.insert(Topic::Alive(alive.node.clone()));
         let node = self.nodes.entry(alive.node.clone()).or_default();

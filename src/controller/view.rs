@@ -1,0 +1,370 @@
+//! What the controller shows: the documents of the JSON API, which the command line reads back.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    AdminBits, AppName, AttemptOutcome, BackendName, BackendSeen, Cause, ClusterName, Commit,
+    Condition, Decision, Event, Health, Mono, NodeName, Now, Presence, Report, Revision,
+    RevisionSeen, RolloutId, ServerName, SettleState, Standing, Wall,
+};
+use crate::plan::{Phase, World};
+
+use super::core::{App, Core, Node};
+
+/// Everything, at one instant: the document at `/api/v1/state`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct View {
+    /// When.
+    pub at: Wall,
+    /// The version of the controller's program.
+    pub version: String,
+    /// The bus is connected, and everything retained has been seen.
+    pub bus_live: bool,
+    /// The desired directory has been read.
+    pub desired_read: bool,
+    /// Its apps.
+    pub apps: BTreeMap<AppName, AppView>,
+    /// Every node that was ever heard and is not forgotten.
+    pub nodes: BTreeMap<NodeName, NodeView>,
+}
+
+/// One app.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AppView {
+    /// The number of the epoch in which this controller leads it; none while it does not.
+    pub epoch: Option<u64>,
+    /// The commit behind its desired state.
+    pub commit: Option<Commit>,
+    /// Its clusters.
+    pub clusters: BTreeMap<ClusterName, ClusterView>,
+    /// Its load balancers, per backend.
+    pub balancers: BTreeMap<BackendName, BTreeMap<NodeName, BalancerView>>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// The revision that the files declare.
+    pub target: Revision,
+    /// The last revision on which it has converged.
+    pub converged_on: Option<Revision>,
+    /// In one word.
+    pub phase: Phase,
+    /// The rollout that is under way; none if none is.
+    pub rollout: Option<RolloutId>,
+    /// When that began.
+    pub begun: Option<Wall>,
+    /// Who must be there.
+    pub expected: usize,
+    /// Members that are there.
+    pub present: usize,
+    /// Members at the target and in service.
+    pub converged: usize,
+    /// How far the files behind it can be trusted.
+    pub standing: Standing,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+    /// What somebody should know, while it lasts.
+    pub causes: BTreeMap<Cause, String>,
+    /// Messages that nobody has confirmed yet.
+    pub messages_pending: usize,
+}
+
+/// One backend at one load balancer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BalancerView {
+    /// Whether its agent is there.
+    pub presence: Presence,
+    /// Ready servers.
+    pub ready: usize,
+    /// All servers.
+    pub servers: usize,
+    /// The floor of ready servers.
+    pub floor: usize,
+    /// Why it cannot be read, if so.
+    pub error: Option<String>,
+}
+
+/// One node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Whether its agent is there.
+    pub presence: Presence,
+    /// The version of its agent's program.
+    pub agent: String,
+    /// What it says of itself.
+    pub facts: BTreeMap<String, String>,
+    /// What its agent does: `app`, `balancer`, `notify`.
+    pub roles: Vec<String>,
+    /// Its part in each app.
+    pub apps: BTreeMap<AppName, NodeAppView>,
+}
+
+/// One node's part in one app.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeAppView {
+    /// The cluster that it belongs to.
+    pub cluster: Option<ClusterName>,
+    /// The revision that it runs; `Err` in words where that is unknown.
+    pub revision: Option<RevisionSeen>,
+    /// The revision that it should run now.
+    pub goal: Option<Revision>,
+    /// What is done about it, and why.
+    pub decision: Option<Decision>,
+    /// The same, in words.
+    pub reason: String,
+    /// Since when.
+    pub since: Option<Wall>,
+    /// Its server at each load balancer.
+    pub servers: BTreeMap<NodeName, ServerView>,
+    /// The last attempt, in words.
+    pub last_attempt: Option<String>,
+    /// The last round of checks, in words.
+    pub last_checks: Option<String>,
+}
+
+/// A node's server at a load balancer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerView {
+    /// Its name there.
+    pub server: ServerName,
+    /// `ready`, `maintenance`, `drain`, `down`, ... and whose doing it is.
+    pub state: String,
+    /// The administrative state.
+    pub admin: AdminBits,
+}
+
+/// An app's fleet as the planner sees it: the document at `/api/v1/apps/<app>/world`.
+pub type WorldView = World;
+
+/// The recent events, oldest first: the document at `/api/v1/events`.
+pub type EventsView = Vec<Event>;
+
+impl Core {
+    /// Everything, now.
+    pub fn view(&self, now: Now) -> View {
+        let apps = self.apps.iter().map(|(n, app)| (n.clone(), self.app_view(now, app))).collect();
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|(name, node)| (name.clone(), self.node_view(now, name, node)))
+            .collect();
+        View {
+            at: now.wall,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            bus_live: self.is_live(),
+            desired_read: self.has_read_desired(),
+            apps,
+            nodes,
+        }
+    }
+
+    /// The recent events, oldest first.
+    pub fn events_view(&self) -> EventsView {
+        self.events.iter().cloned().collect()
+    }
+
+    /// An app's fleet as the planner sees it; `None` if there is no such app, or it is not led yet.
+    pub fn world_view(&self, now: Now, name: &AppName) -> Option<WorldView> {
+        let app = self.apps.get(name)?;
+        Some(World {
+            app: name.clone(),
+            epoch: app.epoch.clone()?,
+            desired: app.desired.clone(),
+            nodes: self.observed(now.mono),
+            assigned: app.assigned(now.mono),
+            ledgers: app.ledgers.clone(),
+            failing: Default::default(),
+            unsettled: Default::default(),
+        })
+    }
+
+    fn app_view(&self, now: Now, app: &App) -> AppView {
+        let clusters = app
+            .plan
+            .clusters
+            .iter()
+            .filter_map(|(name, plan)| {
+                let ledger = app.ledgers.get(name).cloned().unwrap_or_default();
+                let view = ClusterView {
+                    target: plan.target.clone(),
+                    converged_on: ledger.converged.map(|c| c.revision),
+                    phase: plan.phase,
+                    rollout: ledger.rollout.as_ref().map(|r| r.id.clone()),
+                    begun: ledger.rollout.as_ref().map(|r| r.begun),
+                    expected: plan.expected,
+                    present: plan.present,
+                    converged: plan.converged,
+                    standing: app.desired.get(name)?.standing.clone(),
+                    conditions: plan.conditions.clone(),
+                    causes: plan.causes.clone(),
+                    messages_pending: ledger.messages.len(),
+                };
+                Some((name.clone(), view))
+            })
+            .collect();
+        AppView {
+            epoch: app.epoch.as_ref().map(|epoch| epoch.number),
+            commit: app.commit.clone(),
+            clusters,
+            balancers: self.balancer_views(now.mono, app),
+        }
+    }
+
+    fn balancer_views(
+        &self,
+        now: Mono,
+        app: &App,
+    ) -> BTreeMap<BackendName, BTreeMap<NodeName, BalancerView>> {
+        let mut views: BTreeMap<BackendName, BTreeMap<NodeName, BalancerView>> = BTreeMap::new();
+        for lb in app.desired.values().filter_map(|d| d.settings.load_balancer.as_ref()) {
+            for (name, node) in &self.nodes {
+                let report = node.report.as_deref();
+                let Some(seen) = report.and_then(|r| backend_seen(r, &lb.backend)) else {
+                    continue;
+                };
+                let (ready, servers, error) = match seen {
+                    BackendSeen::Servers(servers) => {
+                        let ready = servers.values().filter(|s| s.seen.is_ready()).count();
+                        (ready, servers.len(), None)
+                    }
+                    BackendSeen::Unknown(error) => (0, 0, Some(error.clone())),
+                };
+                let floor = lb.min_ready.floor_of(servers);
+                let presence = node.presence(now);
+                let known = views.entry(lb.backend.clone()).or_default();
+                let view = known.entry(name.clone()).or_insert(BalancerView {
+                    presence,
+                    ready,
+                    servers,
+                    floor,
+                    error,
+                });
+                view.floor = view.floor.max(floor);
+            }
+        }
+        views
+    }
+
+    fn node_view(&self, now: Now, name: &NodeName, node: &Node) -> NodeView {
+        let report = node.report.as_deref();
+        let roles = report.map_or_else(Vec::new, |report| {
+            [
+                ("app", !report.apps.is_empty()),
+                ("balancer", report.balancer.is_some()),
+                ("notify", report.notify.is_some()),
+            ]
+            .into_iter()
+            .filter(|(_, has)| *has)
+            .map(|(role, _)| role.to_owned())
+            .collect()
+        });
+        let apps = self
+            .apps
+            .iter()
+            .filter_map(|(app, state)| {
+                let view = self.node_app_view(name, report, app, state)?;
+                Some((app.clone(), view))
+            })
+            .collect();
+        NodeView {
+            presence: node.presence(now.mono),
+            agent: report.map(|r| r.agent.clone()).unwrap_or_default(),
+            facts: report.map(|r| r.facts.clone()).unwrap_or_default(),
+            roles,
+            apps,
+        }
+    }
+
+    fn node_app_view(
+        &self,
+        name: &NodeName,
+        report: Option<&Report>,
+        app: &AppName,
+        state: &App,
+    ) -> Option<NodeAppView> {
+        let plan = state.plan.nodes.get(name);
+        let seen = report.and_then(|r| r.apps.get(app));
+        if plan.is_none() && seen.is_none() {
+            return None;
+        }
+        let cluster = plan.and_then(|p| p.cluster.clone());
+        let servers = cluster
+            .as_ref()
+            .and_then(|cluster| state.desired.get(cluster)?.settings.load_balancer.as_ref())
+            .zip(report)
+            .map(|(lb, report)| {
+                let server = lb.server.render(name, &report.facts).ok();
+                server.map_or_else(BTreeMap::new, |s| self.server_views(&lb.backend, &s))
+            })
+            .unwrap_or_default();
+        Some(NodeAppView {
+            cluster,
+            revision: seen.map(|s| s.revision.clone()),
+            goal: plan.and_then(|p| p.goal.clone()),
+            decision: plan.map(|p| p.decision.clone()),
+            reason: plan.map(|p| p.decision.to_string()).unwrap_or_default(),
+            since: state.since.get(name).map(|(_, since)| *since),
+            servers,
+            last_attempt: seen.and_then(|s| s.attempt.as_ref()).map(|attempt| {
+                let outcome = match &attempt.outcome {
+                    AttemptOutcome::Running => "running".to_owned(),
+                    AttemptOutcome::Succeeded => "succeeded".to_owned(),
+                    AttemptOutcome::Failed { why, .. } => format!("failed: {why}"),
+                };
+                format!("{} #{} {outcome}", attempt.revision, attempt.attempt)
+            }),
+            last_checks: seen.and_then(|s| s.settle.as_ref()).map(|settle| {
+                let state = match settle.state {
+                    SettleState::Checking => "checking",
+                    SettleState::Settled { .. } => "settled",
+                    SettleState::TimedOut => "timed out",
+                };
+                let results: Vec<String> = settle
+                    .results
+                    .iter()
+                    .map(|(check, result)| format!("{check} {} {}", result.status, result.text))
+                    .collect();
+                format!("{state}: {}", results.join("; "))
+            }),
+        })
+    }
+
+    fn server_views(
+        &self,
+        backend: &BackendName,
+        server: &ServerName,
+    ) -> BTreeMap<NodeName, ServerView> {
+        let at = |(name, node): (&NodeName, &Node)| {
+            let BackendSeen::Servers(servers) = backend_seen(node.report.as_deref()?, backend)?
+            else {
+                return None;
+            };
+            let report = servers.get(server)?;
+            let whose = if report.owned.is_some() { "ours" } else { "not ours" };
+            let admin = report.seen.admin;
+            let state = if admin.is_out() {
+                format!("maintenance ({whose})")
+            } else if admin.is_drain() {
+                format!("drain ({whose})")
+            } else {
+                match report.seen.health {
+                    Health::Up if report.seen.is_ready() => "ready",
+                    Health::Up => "up, not counted",
+                    Health::Starting => "starting",
+                    Health::Down => "down",
+                    Health::Stopping => "stopping",
+                }
+                .to_owned()
+            };
+            Some((name.clone(), ServerView { server: server.clone(), state, admin }))
+        };
+        self.nodes.iter().filter_map(at).collect()
+    }
+}
+
+fn backend_seen<'a>(report: &'a Report, backend: &BackendName) -> Option<&'a BackendSeen> {
+    report.balancer.as_ref()?.backends.get(backend)
+}
