@@ -11,5 +11,7 @@
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
+pub mod cli;
+pub mod desired;
 pub mod model;
 pub mod plan;
