@@ -63,3 +63,32 @@ fn lines_of(app: &DesiredApp) -> Vec<String> {
     };
     app.clusters.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::desired::load;
+
+    #[test]
+    fn a_line_says_what_is_declared() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(clusters(&load(dir.path())), ["no clusters"]);
+        assert_eq!(
+            clusters(&load(Path::new("desired"))),
+            [
+                "shop/alfa: revision 1, 5 nodes, behind app",
+                "shop/bravo: revision 1, 4 nodes, behind app"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_fault_makes_it_fail() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = |dir: &Path| ValidateArgs { dir: dir.to_owned() };
+        assert_eq!(run(&args(dir.path())), ExitCode::SUCCESS);
+        assert_eq!(run(&args(&dir.path().join("missing"))), ExitCode::FAILURE);
+    }
+}

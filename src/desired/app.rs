@@ -1,7 +1,7 @@
 //! One app: its files decoded, its clusters' tables laid over `app.toml`, and checked against each
 //! other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -160,7 +160,7 @@ impl Draft {
                 }
             },
         };
-        self.sources.push(Source { path: format!("{}/{name}", self.name), text });
+        self.sources.push(Source::new(format!("{}/{name}", self.name), text));
         if let Some((place, message)) = flaw {
             self.flaws.push(Flaw { place, message });
             self.broken.insert(file);
@@ -173,17 +173,27 @@ impl Draft {
         if self.broken.contains(&file) {
             return;
         }
-        let (document, errors) = DeTable::parse_recoverable(&self.sources[file].text);
+        let source = &self.sources[file];
+        let (document, errors) = DeTable::parse_recoverable(&source.text);
+        let mut flaws = Vec::new();
+        let mut reader = Reader::new(file, &mut flaws);
+        for (key, value) in document.get_ref() {
+            read(key, value, &mut reader);
+        }
+        // What the parser made of a broken line is its guess, and not worth a fault of its own.
+        let broken =
+            errors.iter().filter_map(|error| Some(source.line_number(error.span()?.start)));
+        let broken: BTreeSet<usize> = broken.collect();
+        flaws.retain(|flaw| {
+            flaw.place.span.is_none_or(|(start, _)| !broken.contains(&source.line_number(start)))
+        });
         for error in &errors {
             self.broken.insert(file);
             let place = error.span().map_or(Place::whole(file), |span| Place::part(file, span));
             let message = format!("this is not TOML: {}", error.message());
-            self.flaws.push(Flaw { place, message });
+            flaws.push(Flaw { place, message });
         }
-        let mut reader = Reader { file, key: "", flaws: &mut self.flaws };
-        for (key, value) in document.get_ref() {
-            read(key, value, &mut reader);
-        }
+        self.flaws.append(&mut flaws);
     }
 
     fn flaw(&mut self, place: Place, message: String) {
@@ -221,28 +231,24 @@ impl Draft {
 
     /// Names in `after`: they must be clusters of this app, and lead to an end.
     fn check_after(&mut self) {
-        let after: BTreeMap<&ClusterName, &[At<ClusterName>]> = self
+        let after: After<'_> = self
             .clusters
             .iter()
             .map(|(name, cluster)| (name, elements(&cluster.keys.after)))
             .collect();
         let mut flaws = Vec::new();
-        for (name, predecessors) in &after {
-            for predecessor in *predecessors {
-                let wanted = &predecessor.value;
-                if !after.contains_key(wanted) {
-                    let hint = hint(wanted.as_str(), after.keys().map(|name| name.as_str()));
-                    let message = format!("`after`: this app has no cluster {wanted:?}{hint}");
-                    flaws.push((predecessor.place.clone(), message));
-                } else if let Some(way) = way(&after, wanted, name) {
-                    let way: Vec<&str> = way.iter().map(|name| name.as_str()).collect();
-                    let message = format!(
-                        "`after` goes round in a circle: {name} after {}",
-                        way.join(" after ")
-                    );
-                    flaws.push((predecessor.place.clone(), message));
-                }
+        for predecessor in after.values().copied().flatten() {
+            let wanted = &predecessor.value;
+            if !after.contains_key(wanted) {
+                let hint = hint(wanted.as_str(), after.keys().map(|name| name.as_str()));
+                let message = format!("`after`: this app has no cluster {wanted:?}{hint}");
+                flaws.push((predecessor.place.clone(), message));
             }
+        }
+        for (place, circle) in circles(&after) {
+            let names: Vec<&str> = circle.iter().map(|name| name.as_str()).collect();
+            let message = format!("`after` goes round in a circle: {}", names.join(" after "));
+            flaws.push((place.clone(), message));
         }
         flaws.into_iter().for_each(|(place, message)| self.flaw(place, message));
     }
@@ -290,43 +296,53 @@ pub(super) fn refuse_shared_backends(drafts: &mut BTreeMap<AppName, Draft>) {
     }
     for (backend, claims) in claims {
         for (name, place) in &claims {
-            let others = claims.iter().filter(|(other, _)| other != name);
-            let others: Vec<String> = others
-                .map(|(other, place)| fault::name_place(&drafts[other].sources, place))
-                .collect();
-            if !others.is_empty()
-                && let Some(draft) = drafts.get_mut(name)
-            {
-                let message = format!(
-                    "the backend {backend:?} belongs to another app, too: {}",
-                    others.join(", ")
-                );
+            // One other says enough.
+            let Some((other, other_place)) = claims.iter().find(|(other, _)| other != name) else {
+                continue;
+            };
+            let other = fault::name_place(&drafts[other].sources, other_place);
+            if let Some(draft) = drafts.get_mut(name) {
+                let message =
+                    format!("the backend {backend:?} belongs to another app, too: {other}");
                 draft.flaw(place.clone(), message);
             }
         }
     }
 }
 
-/// The clusters from `start` to `goal` along `after`, both included; the shortest way.
-fn way<'a>(
-    after: &BTreeMap<&'a ClusterName, &[At<ClusterName>]>,
-    start: &ClusterName,
-    goal: &'a ClusterName,
-) -> Option<Vec<ClusterName>> {
-    let mut seen = BTreeSet::from([start.clone()]);
-    let mut ways = VecDeque::from([vec![start.clone()]]);
-    while let Some(way) = ways.pop_front() {
-        let last = way.last()?;
-        if last == goal {
-            return Some(way);
-        }
-        for next in after.get(last).into_iter().copied().flatten() {
-            if seen.insert(next.value.clone()) {
-                ways.push_back(way.iter().chain([&next.value]).cloned().collect());
+/// What each cluster waits for.
+type After<'a> = BTreeMap<&'a ClusterName, &'a [At<ClusterName>]>;
+
+/// Every element that closes a circle, with the clusters of that circle. Depth first, so that each
+/// element is looked at once.
+fn circles<'a>(after: &After<'a>) -> Vec<(&'a Place, Vec<&'a ClusterName>)> {
+    let mut circles = Vec::new();
+    let mut done = BTreeSet::new();
+    for start in after.keys() {
+        let mut path: Vec<(&ClusterName, std::slice::Iter<'a, At<ClusterName>>)> = Vec::new();
+        let mut next = Some(*start);
+        loop {
+            if let Some(cluster) = next.take()
+                && done.insert(cluster)
+            {
+                path.push((cluster, after.get(cluster).copied().unwrap_or_default().iter()));
+            }
+            let Some((_, predecessors)) = path.last_mut() else { break };
+            let Some(predecessor) = predecessors.next() else {
+                path.pop();
+                continue;
+            };
+            match path.iter().position(|(cluster, _)| **cluster == predecessor.value) {
+                Some(begin) => {
+                    let circle = path[begin..].iter().map(|(cluster, _)| *cluster);
+                    let circle = circle.chain([path[begin].0]).collect();
+                    circles.push((&predecessor.place, circle));
+                }
+                None => next = Some(&predecessor.value),
             }
         }
     }
-    None
+    circles
 }
 
 fn elements<T: Clone, const MIN: usize>(list: &Slot<List<T, MIN>>) -> &[At<T>] {

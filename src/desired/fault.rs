@@ -11,7 +11,7 @@ const SHOWN_LINE_BYTES_MAX: usize = 1000;
 
 /// With more faults in one app the rest are counted only: nobody mends that many before looking
 /// again, and they travel in status documents.
-const FAULTS_MAX: usize = 100;
+pub(super) const FAULTS_MAX: usize = 100;
 
 /// How faults are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,27 @@ pub(super) struct Source {
     pub path: String,
     /// What it says; empty if it could not be read.
     pub text: String,
+    /// Where its lines begin, in bytes.
+    line_starts: Vec<usize>,
+}
+
+impl Source {
+    pub fn new(path: String, text: String) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self { path, text, line_starts }
+    }
+
+    /// The number of the line with the byte at `offset`, from 1.
+    pub fn line_number(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= offset)
+    }
+
+    /// Where that line begins, and what it says.
+    fn line(&self, number: usize) -> (usize, &str) {
+        let start = self.line_starts[number - 1];
+        (start, self.text[start..].lines().next().unwrap_or_default())
+    }
 }
 
 /// A part of one of an app's files.
@@ -84,10 +105,7 @@ pub(super) fn of_whole_file(file: &str, message: String, style: Style) -> Fault 
 pub(super) fn name_place(sources: &[Source], place: &Place) -> String {
     let source = &sources[place.file];
     match place.span {
-        Some((start, _)) => {
-            let line = Line::around(&source.text, start.min(source.text.len()));
-            format!("{}:{}", source.path, line.number)
-        }
+        Some((start, _)) => format!("{}:{}", source.path, source.line_number(start)),
         None => source.path.clone(),
     }
 }
@@ -97,24 +115,24 @@ fn render_one(sources: &[Source], flaw: Flaw, style: Style) -> Fault {
     let Some((start, end)) = flaw.place.span else {
         return of_whole_file(&source.path, flaw.message, style);
     };
-    let start = start.min(source.text.len());
-    let line = Line::around(&source.text, start);
+    let number = source.line_number(start);
+    let (line_start, line) = source.line(number);
     // A place can go on over more lines; and no place may split a character.
-    let from = line.text.floor_char_boundary(start - line.start);
-    let to = line.text.ceil_char_boundary(end.saturating_sub(line.start)).max(from);
-    let column = line.text[..from].chars().count() + 1;
+    let from = line.floor_char_boundary(start - line_start);
+    let to = line.ceil_char_boundary(end.max(start) - line_start);
+    let column = line[..from].chars().count() + 1;
     let title = Level::ERROR.primary_title(flaw.message.as_str());
-    let rendered = if line.text.len() <= SHOWN_LINE_BYTES_MAX {
-        let snippet = Snippet::source(line.text)
-            .line_start(line.number)
+    let rendered = if line.len() <= SHOWN_LINE_BYTES_MAX {
+        let snippet = Snippet::source(line)
+            .line_start(number)
             .path(source.path.as_str())
             .annotation(AnnotationKind::Primary.span(from..to));
         show(title.element(snippet), style)
     } else {
-        let origin = Origin::path(source.path.as_str()).line(line.number).char_column(column);
+        let origin = Origin::path(source.path.as_str()).line(number).char_column(column);
         show(title.element(origin), style)
     };
-    Fault { file: source.path.clone(), line: line.number, column, message: flaw.message, rendered }
+    Fault { file: source.path.clone(), line: number, column, message: flaw.message, rendered }
 }
 
 fn show(group: Group<'_>, style: Style) -> String {
@@ -123,25 +141,4 @@ fn show(group: Group<'_>, style: Style) -> String {
         Style::Colour => Renderer::styled(),
     };
     renderer.render(&[group])
-}
-
-/// One line of a text.
-struct Line<'a> {
-    /// From 1.
-    number: usize,
-    /// Where it starts, in bytes.
-    start: usize,
-    /// Without its end.
-    text: &'a str,
-}
-
-impl<'a> Line<'a> {
-    /// The line that holds the byte at `offset`; the last one, if that is the end of the text.
-    fn around(text: &'a str, offset: usize) -> Self {
-        let before = &text.as_bytes()[..offset];
-        let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let number = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let line = text[start..].lines().next().unwrap_or_default();
-        Self { number, start, text: line }
-    }
 }

@@ -48,11 +48,10 @@ fn mistyped<T: Form>(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) {
         DeValue::Array(_) => ("a list", ""),
         DeValue::Table(_) => ("a table", ""),
     };
-    // Quotes help only where a text is wanted, or an alternative.
-    let takes_text = T::schema()["type"] == "string" || T::schema().get("anyOf").is_some();
-    let helps = takes_text != matches!(value.get_ref(), DeValue::String(_));
+    let helps = T::schema()["type"] == if value.get_ref().is_str() { "integer" } else { "string" };
     let hint = if helps { hint } else { "" };
-    let message = format!("`{}` must be {}, not {found}{hint}", reader.key, T::wanted());
+    let (part, key) = (reader.part, reader.key);
+    let message = format!("{part}`{key}` must be {}, not {found}{hint}", T::wanted());
     reader.flaw(value.span(), message);
 }
 
@@ -394,7 +393,7 @@ impl Form for Facts {
             {
                 let message = format!("`{}`: {name:?} cannot be the name of a fact", reader.key);
                 reader.flaw(fact.span(), message);
-            } else if let Some(Line(text)) = Line::read(wanted, reader) {
+            } else if let Some(Line(text)) = reader.part("a value in ", wanted) {
                 facts.insert(name.to_string(), text);
             }
         }
@@ -434,7 +433,7 @@ impl<T: Form + Ord + Clone, const MIN: usize> Form for List<T, MIN> {
         let mut seen = BTreeSet::new();
         let mut items = Vec::new();
         for element in array.iter() {
-            let Some(read) = T::read(element, reader) else { continue };
+            let Some(read) = reader.part::<T>("an element of ", element) else { continue };
             if !seen.insert(read.clone()) {
                 reader.flaw(element.span(), format!("`{key}` lists this more than once"));
             }

@@ -9,6 +9,7 @@ use crate::model::{
     ServerTemplate, TakeOut,
 };
 
+use super::fault::FAULTS_MAX;
 use super::form::{Batch, Facts, Floor, Form, Line, List, Millis, Version, Whole, hint};
 use super::table::{Field, Need, Reader, Slot, Table, table};
 
@@ -113,6 +114,10 @@ table! {
 /// belongs.
 pub(super) fn unknown_key(key: &Spanned<DeString<'_>>, known: &[Field], reader: &mut Reader<'_>) {
     let word = &**key.get_ref();
+    if reader.flaws.len() > FAULTS_MAX {
+        // Nobody will see it.
+        return reader.flaw(key.span(), "unknown key".to_owned());
+    }
     let elsewhere = [
         ("[load_balancer]", LoadBalancer::fields()),
         ("[rollout]", Rollout::fields()),

@@ -129,7 +129,10 @@ impl Reading {
             let path = path.join(&name);
             match self.file(&path) {
                 Err(_) if has_gone(&path) => {}
-                read => _ = folder.insert(name, read.map_err(|error| error.to_string())),
+                read => {
+                    let read = read.map_err(|error| format!("this file cannot be read: {error}"));
+                    folder.insert(name, read);
+                }
             }
         }
         folder

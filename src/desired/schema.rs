@@ -70,3 +70,35 @@ fn row(field: &Field) -> String {
     let doc = field.doc.split_whitespace().collect::<Vec<_>>().join(" ");
     format!("| `{}` | {} | {default} | {doc} |\n", field.key, field.wanted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Reader;
+    use super::*;
+
+    /// A default that does not parse would leave its key without a value.
+    #[test]
+    fn every_default_is_a_value_of_its_key() {
+        fn check<T: Table>() {
+            for field in T::fields() {
+                if let Need::Default(value) = field.need {
+                    let text = format!("{} = {value}", field.key);
+                    let (document, errors) = toml::de::DeTable::parse_recoverable(&text);
+                    assert!(errors.is_empty(), "{text}: {errors:?}");
+                    let mut flaws = Vec::new();
+                    let mut reader = Reader::new(0, &mut flaws);
+                    for (key, value) in document.get_ref() {
+                        assert!(T::default().read_key(key, value, &mut reader), "{text}");
+                    }
+                    assert!(flaws.is_empty(), "{text}: {flaws:?}");
+                }
+            }
+        }
+        check::<App>();
+        check::<Cluster>();
+        check::<LoadBalancer>();
+        check::<Rollout>();
+        check::<Settle>();
+        check::<Notify>();
+    }
+}

@@ -61,7 +61,7 @@ pub(super) trait Table: Default {
         // A default that does not parse is caught by a test, and would leave its key without value.
         let (document, _) = DeTable::parse_recoverable(&text);
         for (key, value) in document.get_ref() {
-            table.read_key(key, value, &mut Reader { file: 0, key: "", flaws: &mut flaws });
+            table.read_key(key, value, &mut Reader::new(0, &mut flaws));
         }
         table
     }
@@ -190,15 +190,31 @@ pub(super) struct Reader<'a> {
     pub file: usize,
     /// The key that is being read.
     pub key: &'static str,
+    /// What of its value is being read, in words that go before the key; empty: all of it.
+    pub part: &'static str,
     pub flaws: &'a mut Vec<Flaw>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Reads the given one of the app's sources.
+    pub fn new(file: usize, flaws: &'a mut Vec<Flaw>) -> Self {
+        Self { file, key: "", part: "", flaws }
+    }
+
     /// Takes down a flaw.
     pub fn flaw(&mut self, span: std::ops::Range<usize>, message: String) {
         self.flaws.push(Flaw { place: Place::part(self.file, span), message });
     }
 
+    /// Reads a part of a key's value.
+    pub fn part<T: Form>(&mut self, part: &'static str, value: &Spanned<DeValue<'_>>) -> Option<T> {
+        let outer = std::mem::replace(&mut self.part, part);
+        let read = T::read(value, self);
+        self.part = outer;
+        read
+    }
+
+    /// Reads the value of a key.
     pub fn slot<T: Form>(
         &mut self,
         name: &'static str,
