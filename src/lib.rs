@@ -11,8 +11,13 @@
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
+<<<<<<< HEAD
 pub mod bus;
 pub mod controller;
+=======
+pub mod cli;
+pub mod desired;
+>>>>>>> desired
 pub mod model;
 pub mod notify;
 pub mod plan;

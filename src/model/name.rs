@@ -45,6 +45,13 @@ macro_rules! names {
         pub struct $name(Arc<str>);
 
         impl $name {
+            /// What it is, in words.
+            pub const KIND: &str = $kind;
+            /// What may follow the first character, besides letters and digits.
+            pub const MORE: &str = $more;
+            /// The greatest length, in bytes.
+            pub const LENGTH_MAX: usize = $length_max;
+
             /// Accepts `text` if it obeys the rule for this kind of name.
             ///
             /// # Errors
