@@ -205,7 +205,7 @@ fn column(names: &[&str], name: &str) -> Result<usize, String> {
     names
         .iter()
         .position(|candidate| *candidate == name)
-        .ok_or_else(|| format!("it has no column {name}; is this HAProxy older than 1.8?"))
+        .ok_or_else(|| format!("it has no column {name}; this version of HAProxy is not supported"))
 }
 
 fn number<T: std::str::FromStr>(field: &str, name: &str) -> Result<T, String> {

@@ -141,7 +141,11 @@ impl Balancer for Haproxy {
             self.session.ask_serving(std::slice::from_ref(&command), deadline).await?;
         let text = answers.concat();
         // Only what HAProxy would load again may replace what it would load now.
-        answer::servers_state(&text).map_err(|error| self.session.unclear(&command, error))?;
+        match answer::servers_state(&text) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(self.session.unclear(&command, answer::cut(&text))),
+            Err(error) => return Err(self.session.unclear(&command, error)),
+        }
         let refused = |path: &std::path::Path, error: String| BalancerError::StateFile {
             path: path.display().to_string(),
             error,
