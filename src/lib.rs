@@ -12,12 +12,16 @@
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
 <<<<<<< HEAD
+<<<<<<< HEAD
 pub mod bus;
 pub mod controller;
 =======
 pub mod cli;
 pub mod desired;
 >>>>>>> desired
+=======
+pub mod haproxy;
+>>>>>>> haproxy
 pub mod model;
 pub mod notify;
 pub mod plan;
