@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use crate::command::{Apart, Command, Ended, clean};
+use crate::command::{Apart, Command, Ended, chain, clean};
 use crate::model::{CheckName, CheckResult, CheckStatus, parse_duration_ms, render_duration_ms};
 use crate::plan::ports::Checks;
 use nrpe::Definition;
@@ -118,7 +118,7 @@ impl Checks for Plugins {
                 &format!("timed out after {}", render_duration_ms(self.timeout_ms)),
                 took_ms,
             ),
-            Err(error) => unknown(&error.to_string(), took_ms),
+            Err(error) => unknown(&chain(&error), took_ms),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::words;
+use crate::command::chain;
 use crate::model::CheckName;
 
 /// The largest file that is read, in bytes. A thousand definitions take a tenth of it.
@@ -46,11 +47,12 @@ pub(super) struct Nrpe {
 #[derive(Debug, thiserror::Error)]
 pub enum NrpeError {
     /// The file cannot be opened or read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}", file.display())]
     Read {
         /// Which.
         file: PathBuf,
         /// The system's error.
+        #[source]
         source: std::io::Error,
     },
     /// A line is not as NRPE wants it.
@@ -206,7 +208,7 @@ impl Reader {
 
 fn told(included: Result<(), NrpeError>) {
     if let Err(error) = included {
-        warn!(%error, "a part of NRPE's configuration is left out");
+        warn!(error = chain(&error), "a part of NRPE's configuration is left out");
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod keep;
 
+use std::error::Error;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -68,19 +69,21 @@ pub enum RunError {
     #[error("the command is empty")]
     Empty,
     /// No such program, no permission, no more processes.
-    #[error("cannot start {program:?}: {source}; check that it exists and may be executed")]
+    #[error("cannot start {program:?}; check that it exists and may be executed")]
     Start {
         /// The program.
         program: String,
         /// The system's error.
+        #[source]
         source: io::Error,
     },
     /// The system refused a pipe, or lost the process.
-    #[error("cannot watch over {program:?}: {source}")]
+    #[error("cannot watch over {program:?}")]
     Watch {
         /// The program.
         program: String,
         /// The system's error.
+        #[source]
         source: io::Error,
     },
 }
@@ -275,6 +278,12 @@ impl From<ExitStatus> for Ended {
             (None, None) => Ended::Exit(-1),
         }
     }
+}
+
+/// An error and its causes in one line, for where only words can go.
+pub fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 /// Reads until nobody holds the other end; an error counts as that, since there is no more to come.

@@ -36,11 +36,12 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
     /// A file cannot be read.
-    #[error("cannot read the facts in {}: {source}", file.display())]
+    #[error("cannot read the facts in {}", file.display())]
     Read {
         /// Which.
         file: PathBuf,
         /// The system's error.
+        #[source]
         source: std::io::Error,
     },
     /// A file is not what its name says.

@@ -74,7 +74,8 @@ fn a_bad_file_is_an_error_that_names_it() {
         ("name.toml", "'a b' = 1", "without blanks"),
         ("value.json", "{\"a\": \"b\\u0000\"}", "control"),
     ] {
-        let error = gathered("", &[(name, text)]).expect_err(name).to_string();
+        let error = gathered("", &[(name, text)]).expect_err(name);
+        let error = crate::command::chain(&error);
         assert!(error.contains(name) && error.contains(needle), "{error}");
     }
     let missing = Config { files: vec!["/nowhere/facts.toml".into()], ..Config::default() };
