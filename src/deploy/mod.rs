@@ -269,10 +269,8 @@ impl Work {
             self.blocking(|layout, _| layout.prepare()).await?;
             let checksum = self.fetch(release).await?;
             let (revision, bytes_max) = (revision.clone(), release.size_max);
-            self.blocking(move |layout, stop| {
-                layout.unpack(&revision, &checksum, bytes_max, stop)
-            })
-            .await?;
+            self.blocking(move |layout, stop| layout.unpack(&revision, &checksum, bytes_max, stop))
+                .await?;
         }
         self.blocking(move |layout, _| layout.flip(&revision)).await
     }

@@ -68,7 +68,8 @@ pub(super) async fn ask(url: &Url, until: Instant) -> Result<Vec<u8>, String> {
         Source::Web(answer).all(ANSWER_BYTES_MAX).await
     };
     let answer = timeout_at(until, asking).await;
-    answer.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    answer
+        .unwrap_or_else(|_| Err("no answer in time".to_owned()))
         .map_err(|error| format!("{}: {error}", shown(url)))
 }
 
@@ -124,7 +125,8 @@ impl Source {
             let answer = answer.and_then(Response::error_for_status);
             return answer.map(Source::Web).map_err(|error| chain(&error.without_url()));
         }
-        let path = url.to_file_path().map_err(|()| "it names no file of this machine".to_owned())?;
+        let path =
+            url.to_file_path().map_err(|()| "it names no file of this machine".to_owned())?;
         // A pipe or a device would hang or never end.
         let is_file = tokio::fs::metadata(&path).await.map(|about| about.is_file());
         if !is_file.map_err(|error| error.to_string())? {
@@ -171,10 +173,8 @@ impl Source {
 /// A client for the service on this node: by no proxy, no redirection, and no connection that was
 /// made to the process before a restart.
 fn service(url: &Url) -> Result<Client, String> {
-    let mut builder = Client::builder()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .pool_max_idle_per_host(0);
+    let mut builder =
+        Client::builder().no_proxy().redirect(redirect::Policy::none()).pool_max_idle_per_host(0);
     if url.scheme() == "http" {
         // Loading the system's certificates takes longer than the question.
         builder = builder.tls_certs_only([]);
