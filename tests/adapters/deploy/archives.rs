@@ -57,7 +57,8 @@ async fn no_entry_leaves_the_release() {
     let absolute = format!("{out}/evil");
     // From root/releases/.new/tree, where it is unpacked.
     let up = "../../../../outside";
-    let cases: &[(&str, &[(EntryType, &str, &str)])] = &[
+    type Entries<'a> = &'a [(EntryType, &'a str, &'a str)];
+    let cases: &[(&str, Entries)] = &[
         ("absolute", &[(Regular, &absolute, "")]),
         ("climbing", &[(Regular, &format!("{up}/evil"), "")]),
         ("climbing later", &[(Regular, &format!("a/b/../../{up}/evil"), "")]),
