@@ -7,10 +7,12 @@
 //! |---|---|---|
 //! | 0 | [`model`] | values; no IO, no clock |
 //! | 1 | [`plan`] | the planner, forward simulation, the ports; pure |
-//! | 2 | [`desired`], [`bus`], [`haproxy`], [`deploy`], [`checks`], [`notify`] | adapters: they translate and decide nothing |
+//! | 2 | [`desired`], [`bus`], [`haproxy`], [`deploy`], [`checks`], [`facts`], [`notify`] | adapters: they translate and decide nothing |
+//! | 2 | [`command`] | argument vectors, run within bounds; what [`deploy`] and [`checks`] stand on |
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
+<<<<<<< HEAD
 <<<<<<< HEAD
 <<<<<<< HEAD
 pub mod bus;
@@ -22,6 +24,12 @@ pub mod desired;
 =======
 pub mod haproxy;
 >>>>>>> haproxy
+=======
+pub mod checks;
+pub mod command;
+pub mod deploy;
+pub mod facts;
+>>>>>>> deploy
 pub mod model;
 pub mod notify;
 pub mod plan;
