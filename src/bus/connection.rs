@@ -311,6 +311,8 @@ fn lacking(broker: &ConnAck) -> Option<&'static str> {
     match its {
         _ if its.retain_available == Some(0) => Some("retained messages"),
         _ if its.max_qos == Some(0) => Some("QoS 1"),
+        // The library takes it literally, and pings without a pause.
+        _ if its.server_keep_alive == Some(0) => Some("keep-alive"),
         _ if its.wildcard_subscription_available == Some(0) => Some("wildcard subscriptions"),
         _ => None,
     }

@@ -63,7 +63,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// listen = "0.0.0.0:8883"                          # 127.0.0.1:1883 where left out
 /// certificate_file = "/etc/evenkeel/bus.crt"       # TLS, with a key_file beside it
 /// key_file = "/etc/evenkeel/bus.key"
-/// password_file = "/etc/evenkeel/bus.passwords"    # lines of user:hash, made by mqttv5-cli
+/// password_file = "/etc/evenkeel/bus.passwords"    # lines of user:hash, by Argon2
 /// acl_file = "/etc/evenkeel/bus.acl"
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -299,5 +299,5 @@ async fn transport(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Broker
     let Some(tls) = tls else { return Some(BrokerTransport::tcp(stream)) };
     let shaken = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await;
     let stream = shaken.ok()?.ok()?;
-    Some(BrokerTransport::tls(TlsStreamWrapper::new(stream.into())))
+    Some(BrokerTransport::tls(TlsStreamWrapper::new(stream)))
 }

@@ -4,15 +4,14 @@ mod access;
 mod hostile;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel::bus::session::{self, CloseError, Event, Events, Handle, PublishError, Will};
-use evenkeel::bus::{Filter, PAYLOAD_BYTES_MAX, Topic};
-use evenkeel::model::{ControllerId, FleetName, MessageKey, NodeName};
+use evenkeel::bus::{Filter, PAYLOAD_BYTES_MAX, Topic, encode};
+use evenkeel::model::{Alive, Boot, ControllerId, FleetName, MessageKey, NodeName};
 
 use crate::parts::mosquitto::Mosquitto;
-use crate::parts::process::{DEADLINE, free_port};
+use crate::parts::process::{DEADLINE, free_port, program};
 
 /// Declares each case as two tests.
 macro_rules! on_both {
@@ -99,7 +98,7 @@ async fn embedded_on(listen: std::net::SocketAddr) -> evenkeel::bus::embedded::B
             Ok(broker) => return broker,
             // The one before it was dropped, and ends when its task is next looked at.
             Err(BrokerError::Listen { .. }) if started.elapsed() < DEADLINE => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
             Err(error) => panic!("{error}"),
         }
@@ -204,8 +203,8 @@ impl Client {
 }
 
 async fn the_list_is_complete_before_the_marker_comes_back(site: Site) {
-    // More than brokers queue for one client unless they are told to.
-    const NODES: usize = 12_000;
+    // More than Mosquitto queues for one client unless it is told to.
+    const NODES: usize = 3_000;
     let topics: BTreeSet<Topic> = (0..NODES).map(|n| report(&format!("web{n}"))).collect();
     let publisher = Client::open(&site, "publisher").await;
     for topic in &topics {
@@ -352,9 +351,13 @@ async fn closing_sends_everything_first(site: Site) {
 
 async fn an_owner_that_does_not_listen_blocks_nobody(site: Site) {
     // More than the queue of events holds.
-    const MESSAGES: usize = 5_000;
+    const MESSAGES: usize = 3_000;
     let publisher = Client::open(&site, "publisher").await;
-    let mut deaf = Client::open(&site, "deaf").await;
+    let mut deaf = options(&site.url(), "deaf");
+    // However slow this machine is, the broker shall not take it for dead.
+    deaf.config.keep_alive_s = 600;
+    let mut deaf = Client::open_with(deaf);
+    deaf.connected().await;
     deaf.list(Filter::AllReports).await;
     for n in 0..MESSAGES {
         publisher.handle.publish(&report("web1"), n.to_string(), false).unwrap();
@@ -414,4 +417,41 @@ async fn closing_without_a_broker_says_so() {
     let (handle, events) = session::open(options("mqtt://127.0.0.1:1", "dropped")).unwrap();
     drop(events);
     assert_eq!(handle.close(DEADLINE).await, Err(CloseError::Ended));
+}
+
+#[tokio::test]
+async fn a_persistent_mosquitto_has_the_list_after_a_restart() {
+    let mut broker = Mosquitto::start_persistent();
+    let mut client = Client::open_with(options(&broker.url(), "client"));
+    client.connected().await;
+    client.publish(&report("web1"), "kept");
+    client.close().await;
+    broker.stop();
+    broker.start_again();
+    let mut client = Client::open_with(options(&broker.url(), "client"));
+    client.connected().await;
+    assert_eq!(client.list(Filter::AllReports).await, [(report("web1"), "kept".into(), true)]);
+}
+
+#[tokio::test]
+async fn a_person_can_read_along() {
+    let broker = Mosquitto::start();
+    let mut client = Client::open_with(options(&broker.url(), "client"));
+    client.connected().await;
+    let boot = Boot { started: 7, connection: 1 };
+    let alive = Alive { node: node("web1"), boot, alive: true };
+    client.publish(&Topic::Alive(node("web1")), encode(&alive).unwrap());
+    client.close().await;
+    let output = std::process::Command::new(program("mosquitto_sub", "mosquitto-clients"))
+        .args(["-h", "127.0.0.1", "-p", &broker.port().to_string(), "-V", "5", "-v"])
+        .args(["-t", "evenkeel/prod/#", "-C", "1", "-W", "30"])
+        .output()
+        .expect("run mosquitto_sub");
+    let body = r#"{"node":"web1","boot":{"started":7,"connection":1},"alive":true}"#;
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!(
+            "evenkeel/prod/nodes/web1/alive {{\"version\":1,\"kind\":\"alive\",\"body\":{body}}}\n"
+        )
+    );
 }

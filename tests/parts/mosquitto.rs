@@ -27,18 +27,11 @@ impl Mosquitto {
         Self::configured(free_port(), "allow_anonymous true\n")
     }
 
-    /// Starts one on a given port.
-    pub fn start_on(port: u16) -> Mosquitto {
-        Self::configured(port, "allow_anonymous true\n")
-    }
-
-    /// Starts one whose retained messages outlive it, if it ends on a signal that lets it write.
+    /// Starts one whose retained messages outlive it, if it is stopped and not killed.
     pub fn start_persistent() -> Mosquitto {
         let folder = tempfile::tempdir().expect("a directory");
         let data = format!("persistence_location {}/\n", folder.path().display());
-        let more = format!(
-            "allow_anonymous true\npersistence true\nautosave_interval 1\nautosave_on_changes true\n{data}"
-        );
+        let more = format!("allow_anonymous true\npersistence true\n{data}");
         Self::in_folder(folder, free_port(), &more)
     }
 
@@ -73,6 +66,12 @@ impl Mosquitto {
         self.process = None;
     }
 
+    /// Asks it to end, and waits until it has; a persistent one then writes what it retains.
+    pub fn stop(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        self.process.take().expect("it runs").wait();
+    }
+
     /// Sends it a signal, `STOP` and `CONT` for one.
     pub fn signal(&self, signal: rustix::process::Signal) {
         self.process.as_ref().expect("it runs").signal(signal);
@@ -86,11 +85,6 @@ impl Mosquitto {
     /// Where the sessions find it.
     pub fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
-    }
-
-    /// Its directory.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
