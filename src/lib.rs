@@ -6,30 +6,20 @@
 //! | floor | module | what lives there |
 //! |---|---|---|
 //! | 0 | [`model`] | values; no IO, no clock |
-//! | 1 | [`plan`] | the planner, forward simulation, the ports; pure |
-//! | 2 | [`desired`], [`bus`], [`haproxy`], [`deploy`], [`checks`], [`facts`], [`notify`] | adapters: they translate and decide nothing |
-//! | 2 | [`command`] | argument vectors, run within bounds; what [`deploy`] and [`checks`] stand on |
+//! | 1 | [`plan`] | the planner, the nominal world, the ports; pure |
+//! | 2 | [`desired`], [`bus`], [`haproxy`], [`command`], [`deploy`], [`checks`], [`facts`], [`notify`] | adapters: they translate and decide nothing |
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< HEAD
 pub mod bus;
-pub mod controller;
-=======
-pub mod cli;
-pub mod desired;
->>>>>>> desired
-=======
-pub mod haproxy;
->>>>>>> haproxy
-=======
 pub mod checks;
+pub mod cli;
 pub mod command;
+pub mod controller;
 pub mod deploy;
+pub mod desired;
 pub mod facts;
->>>>>>> deploy
+pub mod haproxy;
 pub mod model;
 pub mod notify;
 pub mod plan;
