@@ -20,6 +20,7 @@ pub mod deploy;
 pub mod desired;
 pub mod facts;
 pub mod haproxy;
+pub mod http;
 pub mod model;
 pub mod notify;
 pub mod plan;

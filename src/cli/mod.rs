@@ -1,4 +1,7 @@
 //! Floor 4: the command line, one file a subcommand.
 
+pub mod controller;
+pub mod daemon;
 pub mod schema;
+pub mod signals;
 pub mod validate;
