@@ -11,5 +11,6 @@
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
+pub mod agent;
 pub mod model;
 pub mod plan;
