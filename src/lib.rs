@@ -12,5 +12,6 @@
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
 pub mod agent;
+pub mod bus;
 pub mod model;
 pub mod plan;

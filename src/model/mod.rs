@@ -32,8 +32,8 @@ pub use name::{
 };
 pub use report::{
     AdminBits, Alive, AppReport, Attempt, AttemptFailure, AttemptOutcome, BackendSeen,
-    BalancerReport, CheckResult, CheckStatus, Health, NotifyReport, Obeyed, Owned, Presence,
-    Refusal, RefusalReason, Report, RevisionSeen, ServerReport, ServerSeen, SettleReport,
+    BalancerReport, CheckResult, CheckStatus, ControllerAlive, Health, NotifyReport, Obeyed, Owned,
+    Presence, Refusal, RefusalReason, Report, RevisionSeen, ServerReport, ServerSeen, SettleReport,
     SettleState,
 };
 pub use stamp::{Boot, Epoch, Leader, Stamp};

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::assignment::{Assignment, SettleKey};
 use super::name::{
-    AppName, BackendName, CheckName, NodeName, RecipientName, Revision, RolloutId, ServerName,
+    AppName, BackendName, CheckName, ControllerId, NodeName, RecipientName, Revision, RolloutId,
+    ServerName,
 };
 use super::stamp::{Boot, Epoch, Stamp};
 use super::time::Wall;
@@ -435,6 +436,19 @@ pub struct NotifyReport {
 pub struct Alive {
     /// Who.
     pub node: NodeName,
+    /// Which life, and which connection of it.
+    pub boot: Boot,
+    /// `true` at every connect; `false` as the will, and before a clean end.
+    pub alive: bool,
+}
+
+/// The document at `controllers/<id>/alive`, also as the Last Will; and what a controller says to
+/// itself at `marker/<id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerAlive {
+    /// Who.
+    pub controller: ControllerId,
     /// Which life, and which connection of it.
     pub boot: Boot,
     /// `true` at every connect; `false` as the will, and before a clean end.

@@ -1,0 +1,261 @@
+//! The envelope of every document on the bus: `{"version":1,"kind":"report","body":{…}}`.
+//!
+//! It is JSON, so that `mosquitto_sub` shows it to a person. A reader takes only what it
+//! understands in full: another version, another kind or an unknown field is refused in words,
+//! because half-understood orders are worse than none.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Error as _, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::model::{
+    Alive, Assignment, ClusterLedger, ControllerAlive, Leader, Mailbox, Receipt, Report,
+};
+
+/// The version that this program writes, and the only one that it reads.
+pub const VERSION: u64 = 1;
+
+/// The largest payload that is sent or parsed, in bytes. A report of a load balancer with 5,000
+/// servers takes about half of it; a broker must take packets of this size and a little more.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// A document of the model that travels on the bus.
+pub trait Document: Serialize + DeserializeOwned {
+    /// Its name in the envelope.
+    const KIND: &'static str;
+}
+
+impl Document for Assignment {
+    const KIND: &'static str = "assignment";
+}
+impl Document for Report {
+    const KIND: &'static str = "report";
+}
+impl Document for Alive {
+    const KIND: &'static str = "alive";
+}
+impl Document for ControllerAlive {
+    const KIND: &'static str = "controller";
+}
+impl Document for Leader {
+    const KIND: &'static str = "leader";
+}
+impl Document for ClusterLedger {
+    const KIND: &'static str = "status";
+}
+impl Document for Mailbox {
+    const KIND: &'static str = "mailbox";
+}
+impl Document for Receipt {
+    const KIND: &'static str = "receipt";
+}
+
+/// Why a document could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// It is larger than [`PAYLOAD_BYTES_MAX`].
+    #[error("a {kind} document of {bytes} bytes is over the limit of {PAYLOAD_BYTES_MAX}")]
+    TooLarge {
+        /// What it is, or should have been.
+        kind: &'static str,
+        /// Its size.
+        bytes: usize,
+    },
+    /// It is no document of this kind, or of a version that is not understood; the source says where and why.
+    #[error("a payload is not a {kind} document that this program understands")]
+    Malformed {
+        /// What it should have been.
+        kind: &'static str,
+        /// What is wrong with it.
+        #[source]
+        error: serde_json::Error,
+    },
+    /// It cannot be written as JSON.
+    #[error("a {kind} document cannot be written as JSON")]
+    Unwritable {
+        /// What it is.
+        kind: &'static str,
+        /// What is wrong with it.
+        #[source]
+        error: serde_json::Error,
+    },
+}
+
+/// Writes `document` in its envelope.
+///
+/// # Errors
+/// [`WireError::TooLarge`]; [`WireError::Unwritable`] if a value has no form in JSON, which none of
+/// the model's should be.
+pub fn encode<T: Document>(document: &T) -> Result<Vec<u8>, WireError> {
+    #[derive(Serialize)]
+    struct Envelope<'a, T> {
+        version: u64,
+        kind: &'static str,
+        body: &'a T,
+    }
+    let kind = T::KIND;
+    let payload = serde_json::to_vec(&Envelope { version: VERSION, kind, body: document })
+        .map_err(|error| WireError::Unwritable { kind, error })?;
+    within_limit(kind, &payload)?;
+    Ok(payload)
+}
+
+/// Reads a document from its envelope; `None` if the payload is empty, which is how MQTT says that
+/// a retained document was deleted.
+///
+/// # Errors
+/// [`WireError::TooLarge`], before anything is parsed; [`WireError::Malformed`].
+pub fn decode<T: Document>(payload: &[u8]) -> Result<Option<T>, WireError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, bound = "T: Document")]
+    struct Envelope<T: Document> {
+        // In this order we write them, so that another version is told as such, and not as
+        // whatever it has changed in the body.
+        #[serde(rename = "version")]
+        _version: KnownVersion,
+        #[serde(rename = "kind")]
+        _kind: KindOf<T>,
+        body: T,
+    }
+    let kind = T::KIND;
+    if payload.is_empty() {
+        return Ok(None);
+    }
+    within_limit(kind, payload)?;
+    let envelope: Envelope<T> =
+        serde_json::from_slice(payload).map_err(|error| WireError::Malformed { kind, error })?;
+    Ok(Some(envelope.body))
+}
+
+fn within_limit(kind: &'static str, payload: &[u8]) -> Result<(), WireError> {
+    let bytes = payload.len();
+    if bytes > PAYLOAD_BYTES_MAX {
+        return Err(WireError::TooLarge { kind, bytes });
+    }
+    Ok(())
+}
+
+/// Deserializes from [`VERSION`] alone.
+struct KnownVersion;
+
+impl<'de> Deserialize<'de> for KnownVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            VERSION => Ok(Self),
+            other => Err(D::Error::custom(format_args!(
+                "version {other} is not understood, only version {VERSION}; \
+                 run the same release of evenkeel everywhere"
+            ))),
+        }
+    }
+}
+
+/// Deserializes from `T`'s kind alone.
+struct KindOf<T>(PhantomData<T>);
+
+impl<'de, T: Document> Deserialize<'de> for KindOf<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Wanted(&'static str);
+        impl Visitor<'_> for Wanted {
+            type Value = ();
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "the kind {:?}", self.0)
+            }
+            fn visit_str<E: serde::de::Error>(self, kind: &str) -> Result<(), E> {
+                if kind == self.0 {
+                    return Ok(());
+                }
+                let shown: String = kind.chars().take(40).collect();
+                Err(E::invalid_value(Unexpected::Str(&shown), &self))
+            }
+        }
+        deserializer.deserialize_str(Wanted(T::KIND)).map(|()| Self(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Boot, ControllerId, MessageKey, NodeName, ReceiptOutcome, RecipientName};
+    use std::error::Error;
+
+    fn alive() -> Alive {
+        Alive {
+            node: NodeName::new("web1").unwrap(),
+            boot: Boot { started: 7, connection: 2 },
+            alive: true,
+        }
+    }
+
+    fn reason(payload: &str) -> String {
+        let error = decode::<Alive>(payload.as_bytes()).expect_err(payload);
+        error.source().expect("a source").to_string()
+    }
+
+    const GOOD: &str = r#"{"version":1,"kind":"alive","body":{"node":"web1","boot":{"started":7,"connection":2},"alive":true}}"#;
+
+    #[test]
+    fn the_envelope_is_plain_json() {
+        assert_eq!(String::from_utf8(encode(&alive()).unwrap()).unwrap(), GOOD);
+        assert_eq!(decode::<Alive>(GOOD.as_bytes()).unwrap(), Some(alive()));
+        assert_eq!(decode::<Alive>(b"").unwrap(), None);
+    }
+
+    #[test]
+    fn a_controller_says_that_it_is_alive() {
+        let document = ControllerAlive {
+            controller: ControllerId::new("c1").unwrap(),
+            boot: Boot { started: 1, connection: 1 },
+            alive: false,
+        };
+        assert_eq!(decode(&encode(&document).unwrap()).unwrap(), Some(document));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_in_words() {
+        for (from, to, word) in [
+            ("\"version\":1", "\"version\":2", "version 2 is not understood"),
+            ("\"version\":1", "\"version\":-1", "invalid value"),
+            ("\"version\":1,", "", "missing field `version`"),
+            ("\"alive\",\"body\"", "\"report\",\"body\"", "expected the kind \"alive\""),
+            ("\"version\":1", "\"version\":1,\"extra\":0", "unknown field `extra`"),
+            ("\"node\"", "\"extra\":0,\"node\"", "unknown field `extra`"),
+            ("\"version\":1", "\"version\":1,\"version\":1", "duplicate field"),
+            ("\"web1\"", "\"../etc\"", "not a valid node name"),
+            ("}}", "}}}", "trailing characters"),
+            ("}}", "}", "EOF"),
+        ] {
+            let payload = GOOD.replacen(from, to, 1);
+            assert!(reason(&payload).contains(word), "{payload}: {}", reason(&payload));
+        }
+        // Nesting without end must not exhaust the stack.
+        reason(&format!("{{\"version\":1,\"kind\":\"alive\",\"body\":{}", "[".repeat(100_000)));
+        assert!(decode::<Alive>(&[0xff, 0xfe]).is_err());
+        // Another version is told as such, whatever else has changed with it.
+        assert!(
+            reason(r#"{"version":2,"kind":"pulse","at":1}"#)
+                .contains("version 2 is not understood")
+        );
+    }
+
+    #[test]
+    fn too_large_is_refused_on_both_ways() {
+        let of = |bytes: usize| Receipt {
+            key: MessageKey("k".into()),
+            node: NodeName::new("n1").unwrap(),
+            outcomes: [(
+                RecipientName::new("oncall").unwrap(),
+                ReceiptOutcome::Failed("x".repeat(bytes)),
+            )]
+            .into(),
+        };
+        let frame = encode(&of(0)).unwrap().len();
+        assert_eq!(encode(&of(PAYLOAD_BYTES_MAX - frame)).unwrap().len(), PAYLOAD_BYTES_MAX);
+        let error = encode(&of(PAYLOAD_BYTES_MAX - frame + 1)).unwrap_err();
+        assert!(matches!(error, WireError::TooLarge { kind: "receipt", .. }), "{error}");
+        let error = decode::<Receipt>(&vec![b' '; PAYLOAD_BYTES_MAX + 1]).unwrap_err();
+        assert!(matches!(error, WireError::TooLarge { .. }), "{error}");
+    }
+}
