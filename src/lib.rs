@@ -13,5 +13,6 @@
 
 pub mod agent;
 pub mod bus;
+pub mod haproxy;
 pub mod model;
 pub mod plan;
