@@ -7,12 +7,17 @@
 //! |---|---|---|
 //! | 0 | [`model`] | values; no IO, no clock |
 //! | 1 | [`plan`] | the planner, forward simulation, the ports; pure |
-//! | 2 | [`desired`], [`bus`], [`haproxy`], [`deploy`], [`checks`], [`notify`] | adapters: they translate and decide nothing |
+//! | 2 | [`desired`], [`bus`], [`haproxy`], [`deploy`], [`checks`], [`facts`], [`notify`] | adapters: they translate and decide nothing |
+//! | 2 | [`command`] | argument vectors, run within bounds; what [`deploy`] and [`checks`] stand on |
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
 pub mod agent;
 pub mod bus;
+pub mod checks;
+pub mod command;
+pub mod deploy;
+pub mod facts;
 pub mod haproxy;
 pub mod model;
 pub mod plan;
