@@ -20,4 +20,5 @@ pub mod deploy;
 pub mod facts;
 pub mod haproxy;
 pub mod model;
+pub mod notify;
 pub mod plan;
