@@ -128,8 +128,6 @@ pub enum Effect {
     },
     /// Subscribe to these, on this connection.
     Subscribe(Vec<Interest>),
-    /// End these subscriptions.
-    Unsubscribe(Vec<Interest>),
     /// Publish a marker to oneself, not retained; [`Event::Marker`] tells that it is back.
     Mark {
         /// This connection.

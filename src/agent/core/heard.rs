@@ -35,11 +35,6 @@ impl Heard {
         self.live.clear();
     }
 
-    /// Whether the reports of `node` are wanted.
-    pub(super) fn follows(&self, node: &NodeName) -> bool {
-        self.followed.contains(node)
-    }
-
     /// Takes in a load balancer's report.
     pub(super) fn report(&mut self, now: Mono, report: Report, retained: bool) {
         if retained || !self.followed.contains(&report.node) {
@@ -68,16 +63,11 @@ impl Heard {
         if wanted == self.followed {
             return;
         }
-        let interests = |from: &BTreeSet<NodeName>, but: &BTreeSet<NodeName>| -> Vec<Interest> {
-            from.difference(but).cloned().map(Interest::ReportOf).collect()
-        };
-        let (begun, ended) =
-            (interests(&wanted, &self.followed), interests(&self.followed, &wanted));
+        // Whoever is not followed any more is passed over until the next connection ends the subscription.
+        let begun: Vec<Interest> =
+            wanted.difference(&self.followed).cloned().map(Interest::ReportOf).collect();
         if connected && !begun.is_empty() {
             step.effects.push(Effect::Subscribe(begun));
-        }
-        if connected && !ended.is_empty() {
-            step.effects.push(Effect::Unsubscribe(ended));
         }
         self.live.retain(|node, _| wanted.contains(node));
         self.followed = wanted;

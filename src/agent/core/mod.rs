@@ -403,9 +403,6 @@ impl AgentCore {
             }
             self.step.effects.extend(notes.into_iter().map(Effect::Log));
         }
-        if !self.heard.follows(&self.step.setup.node) {
-            self.step.effects.push(Effect::Unsubscribe(vec![Interest::OwnReport]));
-        }
         if self.before.shown_started >= self.boot.started {
             // The clock has gone back, and the disk is lost: nobody would listen to this boot.
             let started = self.before.shown_started + 1;
@@ -553,7 +550,6 @@ fn is_question(effect: &Effect) -> bool {
         | Effect::Persist { .. } => true,
         Effect::Reconnect { .. }
         | Effect::Subscribe(_)
-        | Effect::Unsubscribe(_)
         | Effect::Mark { .. }
         | Effect::Publish(_)
         | Effect::StartUpgrade { .. }

@@ -21,7 +21,8 @@ fn every_connection_announces_itself() {
     assert_eq!(rig.alives, [Alive { node: node(), boot, alive: true }]);
     assert_eq!(rig.report().boot, boot);
     let wanted = [Interest::OwnAlive, Interest::OwnAssignments, Interest::Leaders];
-    assert_eq!(rig.interests, wanted.clone().into());
+    let own_report = Interest::OwnReport;
+    assert_eq!(rig.interests, wanted.iter().chain([&own_report]).cloned().collect());
     rig.send(Event::Disconnected);
     let reports = rig.reports.len();
     rig.pass(100_000);

@@ -328,9 +328,6 @@ impl Rig {
         match effect {
             Effect::Reconnect { started } => self.reconnects.push(started),
             Effect::Subscribe(interests) => self.interests.extend(interests),
-            Effect::Unsubscribe(interests) => {
-                self.interests.retain(|interest| !interests.contains(interest));
-            }
             Effect::Mark { connection } => assert_eq!(connection, self.connection),
             Effect::Publish(publication) => match *publication {
                 Publication::Alive(alive) => self.alives.push(alive),
