@@ -15,6 +15,7 @@
 pub mod agent;
 pub mod bus;
 pub mod checks;
+pub mod cli;
 pub mod command;
 pub mod deploy;
 pub mod facts;

@@ -207,6 +207,8 @@ pub enum Interest {
     OwnAlive,
     /// `nodes/<this node>/report`
     OwnReport,
+    /// `nodes/<this node>/marker`, for what is published by [`Effect::Mark`].
+    OwnMarker,
     /// `nodes/<this node>/assignment/+`
     OwnAssignments,
     /// `leader/+`

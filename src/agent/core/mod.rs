@@ -189,6 +189,9 @@ impl AgentCore {
 
     /// When the core wants a [`Event::Tick`], if nothing happens before.
     pub fn next_wake(&self) -> Option<Mono> {
+        if self.has_left {
+            return None;
+        }
         let heartbeat_at = self.is_online().then(|| self.speaker.heartbeat_at());
         [
             heartbeat_at,
@@ -285,7 +288,7 @@ impl AgentCore {
         self.heard.disconnected();
         let mut interests = vec![Interest::OwnAlive, Interest::OwnAssignments, Interest::Leaders];
         if !self.step.restored {
-            interests.push(Interest::OwnReport);
+            interests.extend([Interest::OwnReport, Interest::OwnMarker]);
         }
         if self.post.is_some() {
             interests.push(Interest::OwnMailbox);

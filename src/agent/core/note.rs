@@ -1,8 +1,8 @@
 //! What is worth a line in the log, as values; the driver logs them with constant messages.
 
 use crate::model::{
-    AppName, Attempt, AttemptOutcome, BackendName, Boot, CheckName, Epoch, MessageKey, NodeName,
-    Owned, RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
+    AppName, Attempt, BackendName, Boot, CheckName, Epoch, MessageKey, NodeName, Owned,
+    RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
 };
 
 /// One line for the log.
@@ -162,41 +162,4 @@ pub enum Note {
         /// Whether one is.
         upgrading: bool,
     },
-}
-
-impl Note {
-    /// Whether a person should look at it.
-    pub fn is_warning(&self) -> bool {
-        match self {
-            Self::NameTaken { .. }
-            | Self::Recovered { .. }
-            | Self::BadDocument { .. }
-            | Self::Misaddressed { .. }
-            | Self::TooManyApps { .. }
-            | Self::StaleEpoch { .. }
-            | Self::Interrupted { .. }
-            | Self::LiftedByHand { .. }
-            | Self::BalancerFailed { .. }
-            | Self::DumpFailed { .. }
-            | Self::DiskFailed { .. }
-            | Self::NotDelivered { .. } => true,
-            Self::UpgradeEnded { attempt, .. } => match attempt.outcome {
-                AttemptOutcome::Failed { .. } => true,
-                AttemptOutcome::Running | AttemptOutcome::Succeeded => false,
-            },
-            Self::Refused { refusal, .. } => refusal.is_some(),
-            Self::Settle { state, .. } => match state {
-                SettleState::TimedOut => true,
-                SettleState::Checking | SettleState::Settled { .. } => false,
-            },
-            Self::Accepted { .. }
-            | Self::UpgradeStarts { .. }
-            | Self::Owns { .. }
-            | Self::Disowns { .. }
-            | Self::ProcessChanged { .. }
-            | Self::BalancerBack
-            | Self::Delivered { .. }
-            | Self::Stopping { .. } => false,
-        }
-    }
 }

@@ -21,8 +21,8 @@ fn every_connection_announces_itself() {
     assert_eq!(rig.alives, [Alive { node: node(), boot, alive: true }]);
     assert_eq!(rig.report().boot, boot);
     let wanted = [Interest::OwnAlive, Interest::OwnAssignments, Interest::Leaders];
-    let own_report = Interest::OwnReport;
-    assert_eq!(rig.interests, wanted.iter().chain([&own_report]).cloned().collect());
+    let first = [Interest::OwnReport, Interest::OwnMarker];
+    assert_eq!(rig.interests, wanted.iter().chain(&first).cloned().collect());
     rig.send(Event::Disconnected);
     let reports = rig.reports.len();
     rig.pass(100_000);

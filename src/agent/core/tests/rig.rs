@@ -245,6 +245,8 @@ impl Rig {
         while let Some(effect) = self.queue.pop_front() {
             self.carry_out(effect);
         }
+        let wake = self.core.next_wake();
+        assert!(wake.is_none_or(|wake| wake > self.now.mono), "it never sleeps: {:?}", self.core);
     }
 
     fn tell(&mut self, event: Event) {
