@@ -53,7 +53,10 @@ pub fn run(args: &ControllerArgs) -> ExitCode {
 
 async fn controller(args: &ControllerArgs) -> Result<(), String> {
     let listener = TcpListener::bind(args.http).await.map_err(|error| {
-        format!("cannot listen on {} for HTTP: {error}; give another address with --http", args.http)
+        format!(
+            "cannot listen on {} for HTTP: {error}; give another address with --http",
+            args.http
+        )
     })?;
     let broker = Broker::start(args).await?;
     let url = broker.url(args).parse().map_err(|error| format!("--bus: {error}"))?;
@@ -71,14 +74,13 @@ async fn controller(args: &ControllerArgs) -> Result<(), String> {
     };
     let (queries, receiver) = driver::queries();
     let stop = signals::stop();
-    let mut http_stop = stop.clone();
-    let (ended, mut has_ended) = tokio::sync::watch::channel(false);
+    // HTTP ends with the controller, not with the signal: whoever waits for a status still gets one.
+    let (ended, mut has_ended) = tokio::sync::watch::channel(());
     let http = tokio::spawn(http::serve(listener, queries, async move {
-        // Ends with the controller, not with the signal: whoever waits for a status still gets one.
-        let _ = tokio::join!(http_stop.wait_for(|stop| *stop), has_ended.wait_for(|ended| *ended));
+        let _ = has_ended.changed().await;
     }));
     let outcome = driver::run(config, receiver, stop).await;
-    ended.send_replace(true);
+    ended.send_replace(());
     http.abort();
     broker.stop().await;
     outcome.map_err(|error| crate::command::chain(&error))
@@ -100,8 +102,9 @@ impl Broker {
         {
             use crate::bus::embedded;
             let config = embedded::Config { listen: args.bus_listen, ..Default::default() };
-            let broker =
-                embedded::Broker::start(&config).await.map_err(|error| crate::command::chain(&error))?;
+            let broker = embedded::Broker::start(&config)
+                .await
+                .map_err(|error| crate::command::chain(&error))?;
             tracing::info!(address = %broker.address(), "embedded broker started");
             Ok(Self::Embedded(broker))
         }

@@ -1,5 +1,6 @@
 //! Floor 4: the command line, one file a subcommand.
 
+pub mod agent;
 pub mod controller;
 pub mod daemon;
 pub mod schema;

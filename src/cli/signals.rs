@@ -16,9 +16,11 @@ pub fn stop() -> watch::Receiver<bool> {
             tracing::error!("signals cannot be handled");
             return;
         };
-        let mut next = async || tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
         };
         let first = next().await;
         tracing::info!(signal = first, "stopping; a second signal forces");

@@ -133,9 +133,10 @@ async fn world(State(queries): State<Queries>, Path(name): Path<String>) -> Answ
 async fn node(State(queries): State<Queries>, Path(name): Path<String>) -> Answer<Response> {
     let name = node_name(&name)?;
     let mut view = ask(&queries, Query::View).await?;
-    let node = view.nodes.remove(&name).ok_or_else(|| {
-        Failure(StatusCode::NOT_FOUND, format!("no node {name} is known"))
-    })?;
+    let node = view
+        .nodes
+        .remove(&name)
+        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no node {name} is known")))?;
     Ok(axum::Json(node).into_response())
 }
 
@@ -155,9 +156,7 @@ async fn metrics(State(queries): State<Queries>) -> Answer<Response> {
     let state = ask(&queries, Query::Metrics).await?;
     let encoded = tokio::task::spawn_blocking(move || metrics::encode(&state.0, &state.1)).await;
     match encoded {
-        Ok(Ok(text)) => {
-            Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
-        }
+        Ok(Ok(text)) => Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()),
         Ok(Err(error)) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
         Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }

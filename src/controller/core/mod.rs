@@ -347,7 +347,8 @@ impl Core {
             | Topic::Status(..)
             | Topic::Mailbox(_)
             | Topic::Receipt(_)
-            | Topic::Marker(_) => {}
+            | Topic::Marker(_)
+            | Topic::NodeMarker(_) => {}
         }
     }
 
