@@ -478,7 +478,7 @@ impl<T: Table> Form for T {
         let mut table = T::default();
         for (key, value) in keys {
             if !table.read_key(key, value, reader) {
-                unknown_key(key, &T::fields(), reader);
+                unknown_key(key, T::fields, reader);
             }
         }
         Some(table)

@@ -240,7 +240,7 @@ fn many_faults_are_counted_and_long_lines_are_pointed_at() {
 }
 
 /// Files made to waste time: each within its limit, each with as many faults as it can hold. There
-/// is no clock in this test; with work that grows as the square of a file it would not end today.
+/// is no clock in this test; work that grows as the square of a file would take it hours.
 #[test]
 fn hostile_files_are_read_in_bounded_time() {
     let unknown: String = (0..90_000).map(|n| format!("k{n} = 1\n")).collect();
