@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod controller;
 pub mod daemon;
+pub mod demo;
 pub mod schema;
 pub mod signals;
 pub mod validate;
