@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::command::chain;
-use crate::demo::{self, DemoError, Options, fleet::Broker, web};
+use crate::demo::{self, DemoError, Options, fleet::Broker, guard, web};
 
 /// The exit code after a signal: that of a process that was interrupted.
 const INTERRUPTED: u8 = 130;
@@ -63,8 +63,6 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         Ok(summary) => {
             if args.json {
                 println!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default());
-            } else if !args.keep || !summary.problems.is_empty() {
-                println!("\n{summary}");
             }
             if summary.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
@@ -75,6 +73,14 @@ pub fn run(args: &DemoArgs) -> ExitCode {
                 _ => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+/// The guard of the demo's processes: kills them when the demo was killed.
+pub fn run_guard() -> ExitCode {
+    match guard::guard(std::io::stdin().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // nobody is there to be told
     }
 }
 

@@ -23,6 +23,11 @@ enum Command {
     Agent(agent::AgentArgs),
     Validate(validate::ValidateArgs),
     Schema(schema::SchemaArgs),
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    DemoWeb(demo::DemoWebArgs),
+    #[command(hide = true)]
+    DemoGuard,
 }
 
 impl Cli {
@@ -34,6 +39,9 @@ impl Cli {
             Command::Agent(args) => agent::run(&args),
             Command::Validate(args) => validate::run(&args),
             Command::Schema(args) => schema::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::DemoWeb(args) => demo::run_web(&args),
+            Command::DemoGuard => demo::run_guard(),
         }
     }
 }

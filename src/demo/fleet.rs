@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use super::guard::Guard;
 use super::ports::{self, MissingProgram, Ports};
 use super::process::{Ended, Processes, Program, Role, StartError};
 use super::release;
@@ -480,7 +481,8 @@ impl Fleet {
     pub async fn start(site: Site, oncall: &str) -> Result<Fleet, FleetError> {
         site.write_all(oncall)?;
         let repository = Repository::new(&site.desired(), ports::git(), &site.desired_files())?;
-        let processes = Processes::new(&site.dir.join("log"));
+        let guard = Guard::start(Path::new(&site.exe)).map_err(system("start the demo's guard"))?;
+        let processes = Processes::new(&site.dir.join("log"), Some(guard));
         let fleet = Fleet { site, repository, processes };
         fleet.start_parts().await?;
         fleet.start_agents()?;

@@ -6,6 +6,7 @@
 
 mod api;
 pub mod fleet;
+pub mod guard;
 mod load;
 mod ports;
 mod process;
@@ -152,10 +153,10 @@ impl Teller {
     }
 }
 
-/// Carries out the demo; the summary says whether all was well.
+/// Carries out the demo, and tells it; the summary says whether all was well.
 ///
-/// Everything that it has started has ended when this returns, and when it is dropped. Its
-/// directory is removed if it made it and all was well.
+/// Everything that it has started has ended when this returns, or is dropped. The directory is
+/// removed if it is a temporary one and all was well.
 ///
 /// # Errors
 /// [`DemoError`]; the directory is then left, and the logs' last lines have been told.
@@ -169,9 +170,12 @@ pub async fn run(options: Options) -> Result<Summary, DemoError> {
         () = signals.next() => Err(DemoError::Interrupted),
         outcome = play(&options, &teller, &place, &mut stage) => outcome,
     };
+    if let Ok(summary) = &outcome {
+        teller.line(&format!("\n{summary}"));
+    }
     let outcome = match (outcome, stage.fleet.as_ref()) {
         (Ok(summary), Some(fleet)) if options.keep && summary.problems.is_empty() => {
-            teller.line(&format!("\n{summary}\n\n{}", addresses(fleet.site())));
+            teller.line(&format!("\n{}", addresses(fleet.site())));
             let watched = fleet.processes.watch();
             tokio::select! {
                 biased;
@@ -181,14 +185,19 @@ pub async fn run(options: Options) -> Result<Summary, DemoError> {
         }
         (outcome, _) => outcome,
     };
-    let failed = !matches!(&outcome, Ok(summary) if summary.problems.is_empty());
-    let interrupted = matches!(outcome, Err(DemoError::Interrupted));
     let tails = stage.fleet.as_ref().map(|fleet| fleet.processes.tails()).unwrap_or_default();
     drop(stage);
-    if failed && !interrupted {
-        for (name, tail) in tails {
-            teller.line(&format!("--- {name}.log\n{tail}"));
+    let leave = match &outcome {
+        Ok(summary) => !summary.problems.is_empty(),
+        Err(DemoError::Interrupted) => false,
+        Err(_) => {
+            for (name, tail) in tails {
+                teller.line(&format!("--- {name}.log\n{tail}"));
+            }
+            true
         }
+    };
+    if leave {
         teller.line(&format!("\nEverything is left in {}", place.leave().display()));
     }
     outcome
@@ -345,7 +354,6 @@ impl Story<'_> {
         ));
         for (cluster, _) in self.clusters {
             self.converged(cluster, FIRST_REVISION).await?;
-            self.told(cluster, FIRST_REVISION).await;
         }
         self.teller.line(&format!("All run revision {FIRST_REVISION}."));
         let mut rollouts = Vec::new();
@@ -378,10 +386,10 @@ impl Story<'_> {
         tokio::task::block_in_place(|| repository.commit(&message)).map_err(FleetError::Git)?;
         self.converged(cluster, revision).await?;
         let events = self.api.events().await.map_err(|error| DemoError::Api(error.to_string()))?;
-        self.told(cluster, revision).await;
+        let told = self.told(cluster, revision).await;
         let marks = self.follower.with(|progress| progress.marks().clone());
-        let phases = phases(&events, cluster, revision, wall, began, &marks);
-        self.teller.timed(cluster, &format!("had converged after {:.3} s", phases.converged));
+        let told = told.map_or(f64::NAN, |told| seconds(began, told));
+        let phases = Phases { told, ..phases(&events, cluster, revision, wall, began, &marks) };
         Ok(Rollout {
             cluster: cluster.to_owned(),
             revision: revision.to_owned(),
@@ -417,18 +425,20 @@ impl Story<'_> {
     }
 
     /// Waits for the message; one that does not come is found missing in the end.
-    async fn told(&self, cluster: &str, revision: &str) {
+    async fn told(&self, cluster: &str, revision: &str) -> Option<Instant> {
         let deadline = Instant::now() + MESSAGE_MAX;
         while Instant::now() < deadline {
             let told = |m: &receiver::Received| m.cluster == cluster && m.revision_to == revision;
             let pending = self.api.state().await.ok().and_then(|view| {
                 cluster_of(&view, cluster).map(|cluster| cluster.messages_pending)
             });
-            if self.receiver.received().iter().any(told) && pending == Some(0) {
-                return;
+            let received = self.receiver.received();
+            if let (Some(message), Some(0)) = (received.iter().find(|m| told(m)), pending) {
+                return Some(message.at);
             }
             tokio::time::sleep(LOOK).await;
         }
+        None
     }
 
     fn summary(&self, rollouts: Vec<Rollout>, counts: load::Counts) -> Summary {
@@ -443,10 +453,7 @@ impl Story<'_> {
             }
         }
         let received = self.receiver.received();
-        let first = self.clusters.iter().map(|(name, _)| (name.as_str(), FIRST_REVISION));
-        let later = rollouts.iter().map(|r| (r.cluster.as_str(), r.revision.as_str()));
-        let expected: Vec<_> = first.chain(later).collect();
-        for (cluster, revision) in &expected {
+        for Rollout { cluster, revision, .. } in &rollouts {
             let completed = received.iter().filter(|m| {
                 m.cluster == *cluster && m.revision_to == *revision && m.cause == "completed"
             });
@@ -455,7 +462,7 @@ impl Story<'_> {
                 count => problems.push(format!("{count} messages that {cluster} is at {revision}")),
             }
         }
-        if received.len() > expected.len() {
+        if received.len() > rollouts.len() {
             let titles: Vec<&str> = received.iter().map(|m| m.title.as_str()).collect();
             problems.push(format!("more messages than expected: {}", titles.join("; ")));
         }
@@ -486,6 +493,10 @@ impl Story<'_> {
         let found = self.clusters.iter().find(|(name, _)| name == cluster);
         found.map_or(0, |(_, nodes)| nodes.len())
     }
+}
+
+fn seconds(began: Instant, at: Instant) -> f64 {
+    at.saturating_duration_since(began).as_secs_f64()
 }
 
 fn wall_ms() -> f64 {
@@ -523,31 +534,29 @@ fn phases(
     began: Instant,
     marks: &Marks,
 ) -> Phases {
-    let at = |is: fn(&EventKind) -> Option<&crate::model::Revision>| {
-        let of = |event: &&Event| {
-            event.cluster.as_ref().is_some_and(|name| name.as_str() == cluster)
-                && is(&event.kind).is_some_and(|seen| seen.as_str() == revision)
-        };
-        // Events have whole milliseconds: one in the very first lies before the change.
-        events.iter().rev().find(of).map_or(f64::NAN, |e| (e.at.0 as f64 - wall).max(0.0) / 1000.0)
-    };
+    // Events have whole milliseconds: one in the very first seems to lie before the change.
+    let since = |event: &Event| (event.at.0 as f64 - wall) / 1000.0;
+    let of_now = || events.iter().filter(|event| since(event) > -0.001);
+    let noticed = of_now().find(|event| event.kind == EventKind::DesiredChanged);
+    let converged = of_now().find(|event| match &event.kind {
+        EventKind::Converged { revision: on, .. } => {
+            on.as_str() == revision && event.cluster.as_ref().is_some_and(|c| c.as_str() == cluster)
+        }
+        _ => false,
+    });
+    let at = |event: Option<&Event>| event.map_or(f64::NAN, |event| since(event).max(0.0));
     let last = |step: &std::collections::BTreeMap<_, Instant>| {
         let last = step.values().max();
-        last.map_or(f64::NAN, |last| last.saturating_duration_since(began).as_secs_f64())
+        last.map_or(f64::NAN, |last| seconds(began, *last))
     };
     Phases {
-        noticed: at(|kind| match kind {
-            EventKind::RolloutBegun { revision, .. } => Some(revision),
-            _ => None,
-        }),
+        noticed: at(noticed),
         out: last(&marks.out),
         upgraded: last(&marks.upgraded),
         settled: last(&marks.settled),
         back: last(&marks.back),
-        converged: at(|kind| match kind {
-            EventKind::Converged { revision, .. } => Some(revision),
-            _ => None,
-        }),
+        converged: at(converged),
+        told: f64::NAN,
     }
 }
 

@@ -5,12 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
+
+use super::guard::Guard;
 
 /// How long processes have between SIGTERM and SIGKILL. An agent takes up to 2 s to say good-bye.
 const GRACE: Duration = Duration::from_secs(3);
@@ -82,6 +84,7 @@ pub struct Processes {
 struct State {
     logs: PathBuf,
     running: Vec<Running>,
+    guard: Option<Guard>,
 }
 
 struct Running {
@@ -90,9 +93,9 @@ struct Running {
 }
 
 impl Processes {
-    /// None yet; their logs go to the folder `logs`.
-    pub fn new(logs: &Path) -> Processes {
-        let state = State { logs: logs.to_owned(), running: Vec::new() };
+    /// None yet; their logs go to the folder `logs`, and `guard` is told of each.
+    pub fn new(logs: &Path, guard: Option<Guard>) -> Processes {
+        let state = State { logs: logs.to_owned(), running: Vec::new(), guard };
         Processes { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -102,7 +105,7 @@ impl Processes {
     /// [`StartError`]
     pub fn start(&self, program: Program) -> Result<(), StartError> {
         let mut state = lock(&self.state);
-        let child = launch(&program, &state.logs)?;
+        let child = state.launch(&program)?;
         state.running.push(Running { program, child });
         Ok(())
     }
@@ -137,12 +140,6 @@ impl Processes {
         state.running.iter().filter_map(tail).collect()
     }
 
-    /// The process ids, by name.
-    pub fn ids(&self) -> Vec<(String, u32)> {
-        let state = lock(&self.state);
-        state.running.iter().map(|r| (r.program.name.clone(), r.child.id())).collect()
-    }
-
     /// Ends all of them, with whatever they have started in their groups.
     pub fn end(&mut self) {
         let running = std::mem::take(&mut lock(&self.state).running);
@@ -165,34 +162,46 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl State {
     fn tend(&mut self) -> io::Result<Option<Ended>> {
-        for running in &mut self.running {
+        for at in 0..self.running.len() {
+            let running = &mut self.running[at];
             let Some(status) = running.child.try_wait()? else { continue };
-            let name = &running.program.name;
-            if running.program.role != Role::Restarted || !status.success() {
-                return Ok(Some(Ended { name: name.clone(), how: how(status) }));
+            let program = running.program.clone();
+            if program.role != Role::Restarted || !status.success() {
+                return Ok(Some(Ended { name: program.name, how: status.to_string() }));
             }
-            match launch(&running.program, &self.logs) {
-                Ok(child) => running.child = child,
+            let group = running.child.id();
+            if let Some(guard) = &mut self.guard {
+                guard.remove(group);
+            }
+            match self.launch(&program) {
+                Ok(child) => self.running[at].child = child,
                 Err(error) => {
                     let how = crate::command::chain(&error);
-                    return Ok(Some(Ended { name: name.clone(), how }));
+                    return Ok(Some(Ended { name: program.name, how }));
                 }
             }
         }
         Ok(None)
     }
-}
 
-fn how(status: ExitStatus) -> String {
-    status.to_string()
+    fn launch(&mut self, program: &Program) -> Result<Child, StartError> {
+        let child = launch(program, &self.logs)?;
+        if let Some(guard) = &mut self.guard {
+            guard.add(child.id());
+        }
+        Ok(child)
+    }
 }
 
 fn launch(program: &Program, logs: &Path) -> Result<Child, StartError> {
     let start = || {
         let log = OpenOptions::new().create(true).append(true).open(log_of(logs, &program.name))?;
         let mut command = Command::new(&program.command);
-        PROXIES.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in PROXIES {
+            command.env_remove(name);
+        }
         command
+            .env("NO_COLOR", "1")
             .args(&program.args)
             .process_group(0)
             .stdin(Stdio::null())
@@ -275,7 +284,7 @@ mod tests {
     fn whole_groups_end_with_the_demo() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("grandchild");
-        let mut processes = Processes::new(dir.path());
+        let mut processes = Processes::new(dir.path(), None);
         let script = format!(
             "trap '' TERM; sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait",
             file.display()
@@ -295,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn an_unexpected_end_is_told_with_its_log() {
         let dir = tempfile::tempdir().unwrap();
-        let processes = Processes::new(dir.path());
+        let processes = Processes::new(dir.path(), None);
         processes.start(shell("good", "exec sleep 600", Role::Part)).unwrap();
         processes.start(shell("bad", "echo why; exit 3", Role::Restarted)).unwrap();
         let ended = processes.watch().await.unwrap();
@@ -307,7 +316,7 @@ mod tests {
     async fn a_clean_end_of_a_service_means_again() {
         let dir = tempfile::tempdir().unwrap();
         let count = dir.path().join("count");
-        let processes = Processes::new(dir.path());
+        let processes = Processes::new(dir.path(), None);
         let script = format!("echo x >> {0}; [ $(wc -l < {0}) -lt 3 ] || exit 9", count.display());
         processes.start(shell("service", &script, Role::Restarted)).unwrap();
         let ended = processes.watch().await.unwrap();
@@ -318,7 +327,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let processes = Processes::new(dir.path());
+        let processes = Processes::new(dir.path(), None);
         let program = Program {
             name: "web1".into(),
             command: "/nowhere/web".into(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -21,18 +22,17 @@ const KEPT_MAX: usize = 10_000;
 /// A message as the service `webhook` posts it; what is not listed here is not looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Received {
-    /// Its key.
-    pub key: String,
     /// The cluster that it is about.
     pub cluster: String,
     /// The cause.
     pub cause: String,
     /// One line.
     pub title: String,
-    /// A few lines.
-    pub text: String,
     /// The desired revision.
     pub revision_to: String,
+    /// When it came.
+    #[serde(skip, default = "Instant::now")]
+    pub at: Instant,
 }
 
 /// A running receiver. It ends when it is dropped.

@@ -84,15 +84,12 @@ impl Repository {
         self.git(&["commit", "-q", "-m", message])
     }
 
-    /// Whether changes are committed.
-    pub fn has_git(&self) -> bool {
-        self.git.is_some()
-    }
-
     fn git(&self, args: &[&str]) -> Result<(), GitError> {
         let Some(git) = &self.git else { return Ok(()) };
         let mut command = Command::new(git);
-        GIT_VARIABLES.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in GIT_VARIABLES {
+            command.env_remove(name);
+        }
         // An author without a configuration; nothing of the machine's configuration that would ask.
         for setting in [
             "user.name=evenkeel demo",

@@ -22,7 +22,7 @@ pub struct Summary {
     pub medians: BTreeMap<String, Phases>,
     /// What the load saw.
     pub requests: Requests,
-    /// Messages that reached the receiver, the first convergence's included.
+    /// Messages that reached the receiver.
     pub messages: usize,
     /// What is not as it should be; empty if all is well.
     pub problems: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Rollout {
 /// When the last node got to each step, in seconds since the file was in its place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Phases {
-    /// The controller has begun the rollout.
+    /// The controller has read the change.
     pub noticed: f64,
     /// All have been taken out.
     pub out: f64,
@@ -56,6 +56,8 @@ pub struct Phases {
     pub back: f64,
     /// The controller says that the cluster has converged.
     pub converged: f64,
+    /// The message has reached the receiver.
+    pub told: f64,
 }
 
 /// What the load saw.
@@ -70,11 +72,11 @@ pub struct Requests {
 }
 
 impl Phases {
-    const NAMES: [&str; 6] =
-        ["noticed", "all out", "all upgraded", "all settled", "all back", "converged"];
+    const NAMES: [&str; 7] =
+        ["noticed", "out", "upgraded", "settled", "back", "converged", "told"];
 
-    fn values(&self) -> [f64; 6] {
-        [self.noticed, self.out, self.upgraded, self.settled, self.back, self.converged]
+    fn values(&self) -> [f64; 7] {
+        [self.noticed, self.out, self.upgraded, self.settled, self.back, self.converged, self.told]
     }
 
     /// Phase by phase, the median of several; the lower of the two in the middle of an even number.
@@ -91,6 +93,7 @@ impl Phases {
             settled: median(|p| p.settled),
             back: median(|p| p.back),
             converged: median(|p| p.converged),
+            told: median(|p| p.told),
         }
     }
 }
@@ -113,7 +116,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<24}", "seconds since the change")?;
         for name in Phases::NAMES {
-            write!(f, "{name:>13}")?;
+            write!(f, "{name:>10}")?;
         }
         writeln!(f)?;
         for rollout in self.rollouts.iter().take(SHOWN_MAX) {
@@ -154,7 +157,7 @@ impl fmt::Display for Summary {
 fn row(f: &mut fmt::Formatter<'_>, name: &str, phases: &Phases) -> fmt::Result {
     write!(f, "{name:<24}")?;
     for value in phases.values() {
-        write!(f, "{value:>13.3}")?;
+        write!(f, "{value:>10.3}")?;
     }
     writeln!(f)
 }
@@ -181,6 +184,7 @@ mod tests {
             settled: 0.5,
             back: 0.6,
             converged: 0.7,
+            told: 0.8,
         };
         let rollout = Rollout { cluster: "alfa".into(), revision: "2".into(), upgraded: 5, phases };
         let mut summary = Summary {

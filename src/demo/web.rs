@@ -84,7 +84,9 @@ pub async fn serve(dir: &Path, port: u16) -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     write_id(&place.id())?;
     axum::serve(listener, router(source))
-        .with_graceful_shutdown(async move { drop(terminate.recv().await) })
+        .with_graceful_shutdown(async move {
+            terminate.recv().await;
+        })
         .await
 }
 
