@@ -10,7 +10,9 @@ use crate::model::{
 };
 
 use super::gate::{Gate, OBEY_MS_MAX, pending};
-use super::rollout::{Course, attempt_at, attempts_made, is_vanished, not_ok, settling};
+use super::rollout::{
+    Course, attempt_at, attempts_made, is_at_goal, is_vanished, not_ok, settling,
+};
 use super::traffic::{Servers, Traffic};
 use super::view::{Fleet, Member, OVERDUE_GRACE_MS};
 
@@ -99,7 +101,8 @@ impl Case<'_, '_> {
         if member.permit().is_some() && !(ended && settings.paused) {
             return self.permitted(goal.as_ref(), held);
         }
-        let at_goal = goal.is_some() && member.revision() == goal.as_ref();
+        let at_goal =
+            goal.as_ref().is_some_and(|goal| is_at_goal(self.course, settings, member, goal));
         if settings.paused {
             return self.paused(traffic, goal.as_ref(), at_goal);
         }
