@@ -84,7 +84,7 @@ impl Setup {
         self
     }
 
-    /// Adds a whole section.
+    /// Adds a whole section, before the backends.
     pub fn section(mut self, text: &str) -> Setup {
         self.sections.push(text.to_owned());
         self
@@ -289,13 +289,13 @@ fn write_configuration(
         line("  load-server-state-from-file global".to_owned());
     }
     setup.defaults.iter().for_each(|default| line(format!("  {default}")));
+    setup.sections.iter().for_each(|section| line(section.clone()));
     for (backend, (_, port)) in setup.backends.iter().zip(frontends) {
         let name = &backend.name;
         line(format!("frontend to_{name}\n  bind {}\n  default_backend {name}", port.address()));
         line(format!("backend {name}"));
         backend.lines.iter().for_each(|own| line(format!("  {own}")));
     }
-    setup.sections.iter().for_each(|section| line(section.clone()));
     std::fs::write(folder.join("haproxy.cfg"), text).expect("write haproxy.cfg");
 }
 
