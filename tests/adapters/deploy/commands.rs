@@ -200,7 +200,8 @@ async fn what_a_command_leaves_behind_is_neither_awaited_nor_ended() {
 #[tokio::test]
 async fn only_the_deploy_command_inherits_the_lock() {
     let node = Node::new();
-    let list = "for fd in /proc/$$/fd/*; do readlink $fd; done";
+    // The shell's own look into the folder is over by the time it is asked for.
+    let list = "for fd in /proc/$$/fd/*; do readlink $fd || true; done";
     let restart = format!("restart = ['sh', '-c', '''cd FOLDER; {list} > restart''']\n");
     let app = node.app(&format!("{restart}{}", script(&format!("{list} > deploy; {DEPLOYS}"))));
     assert_eq!(upgrade(&app, "1").await, Ok(()));
