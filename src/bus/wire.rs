@@ -17,8 +17,9 @@ use crate::model::{
 /// The version that this program writes, and the only one that it reads.
 pub const VERSION: u64 = 1;
 
-/// The largest payload that is sent or parsed, in bytes. A report of a load balancer with 5,000
-/// servers takes about half of it; a broker must take packets of this size and a little more.
+/// The largest payload that is sent or parsed, in bytes; a broker must take packets of this size and
+/// a little more. A load balancer's report has 130 bytes for each server and 250 for one that is
+/// out, which makes room for 4,000 at the least.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
 /// A document of the model that travels on the bus.
