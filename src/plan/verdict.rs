@@ -274,16 +274,16 @@ impl Case<'_, '_> {
         }
         if !self.member.has_seen(self.fleet.input) {
             // Also what proves that an older permit cannot be followed any more.
-            if self.gate.to_probe.contains(&self.member.name) {
-                return Verdict::idle(Decision::Act(Act::Probe));
-            }
             return self.unanswered(Wait::Withdrawal);
         }
         Verdict::act(Act::PutBack, Want::PutBack)
     }
 
-    /// The node's agent is heard, but has not echoed what was last asked of it.
+    /// The node's agent is heard, but has not echoed what was last asked of it in this epoch.
     fn unanswered(&self, what: Wait) -> Verdict {
+        if self.gate.to_probe.contains(&self.member.name) {
+            return Verdict::idle(Decision::Act(Act::Probe));
+        }
         let age_ms = self.member.assigned.map_or(0, |a| a.age_ms);
         if age_ms > OBEY_MS_MAX {
             let refusal = self.member.refusal(self.fleet.input);
