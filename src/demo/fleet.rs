@@ -107,6 +107,9 @@ pub enum FleetError {
         /// Where it should.
         port: u16,
     },
+    /// The desired files are faulty, and shown as the controller would show them.
+    #[error("the demo's desired files have a fault; is --min-ready a count or a percentage?\n{0}")]
+    Desired(String),
     /// Git does not do its part.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -481,6 +484,10 @@ impl Fleet {
     pub async fn start(site: Site, oncall: &str) -> Result<Fleet, FleetError> {
         site.write_all(oncall)?;
         let repository = Repository::new(&site.desired(), ports::git(), &site.desired_files())?;
+        let snapshot = crate::desired::load(&site.desired());
+        if let Some(fault) = snapshot.all_faults().next() {
+            return Err(FleetError::Desired(fault.rendered.clone()));
+        }
         let guard = Guard::start(Path::new(&site.exe)).map_err(system("start the demo's guard"))?;
         let processes = Processes::new(&site.dir.join("log"), Some(guard));
         let fleet = Fleet { site, repository, processes };

@@ -35,7 +35,7 @@ pub use self::summary::Summary;
 use self::summary::{Phases, Requests, Rollout};
 use crate::bus::session::OpenError;
 use crate::controller::view::{ClusterView, View};
-use crate::model::{Cause, Event, EventKind};
+use crate::model::{Cause, Event, EventKind, Wall};
 use crate::plan::Phase;
 
 /// A rollout takes a second; the checks alone may take 100 s where a machine is not well.
@@ -176,11 +176,10 @@ pub async fn run(options: Options) -> Result<Summary, DemoError> {
     let outcome = match (outcome, stage.fleet.as_ref()) {
         (Ok(summary), Some(fleet)) if options.keep && summary.problems.is_empty() => {
             teller.line(&format!("\n{}", addresses(fleet.site())));
-            let watched = fleet.processes.watch();
             tokio::select! {
                 biased;
                 () = signals.next() => Ok(summary),
-                ended = watched => Err(died(ended)),
+                error = watch(fleet, &teller) => Err(error),
             }
         }
         (outcome, _) => outcome,
@@ -201,6 +200,18 @@ pub async fn run(options: Options) -> Result<Summary, DemoError> {
         teller.line(&format!("\nEverything is left in {}", place.leave().display()));
     }
     outcome
+}
+
+/// Whoever ends a process while the demo is kept does so on purpose, and is told how to start it again.
+async fn watch(fleet: &Fleet, teller: &Teller) -> DemoError {
+    loop {
+        match fleet.processes.watch().await {
+            Ok(Ended { name, how, command }) => {
+                teller.line(&format!("{name} has ended ({how}); to start it again:\n  {command}"));
+            }
+            Err(error) => return DemoError::System { what: "look after the processes", error },
+        }
+    }
 }
 
 fn died(ended: std::io::Result<Ended>) -> DemoError {
@@ -376,7 +387,7 @@ impl Story<'_> {
         let message = format!("{cluster} to revision {revision}");
         self.teller.line(&format!("\n{APP}/{cluster}.toml: revision = \"{revision}\""));
         self.follower.with(progress::Progress::begin);
-        let (began, wall) = (Instant::now(), wall_ms());
+        let (began, wall) = (Instant::now(), wall());
         self.teller.begin(began);
         let file = format!("{APP}/{cluster}.toml");
         let repository = &self.fleet.repository;
@@ -452,6 +463,11 @@ impl Story<'_> {
                 ));
             }
         }
+        for Rollout { cluster, revision, phases, .. } in &rollouts {
+            for phase in phases.unseen() {
+                problems.push(format!("{cluster} to {revision}: {phase:?} was not seen"));
+            }
+        }
         let received = self.receiver.received();
         for Rollout { cluster, revision, .. } in &rollouts {
             let completed = received.iter().filter(|m| {
@@ -482,7 +498,7 @@ impl Story<'_> {
             requests: Requests {
                 served: counts.served,
                 failed: counts.failed,
-                longest: counts.longest.as_secs_f64(),
+                longest: counts.longest.as_millis() as f64 / 1000.0,
             },
             messages: received.len(),
             problems,
@@ -495,12 +511,14 @@ impl Story<'_> {
     }
 }
 
+/// To the millisecond: nothing here is known better.
 fn seconds(began: Instant, at: Instant) -> f64 {
-    at.saturating_duration_since(began).as_secs_f64()
+    at.saturating_duration_since(began).as_millis() as f64 / 1000.0
 }
 
-fn wall_ms() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0
+fn wall() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn cluster_of<'a>(view: &'a View, name: &str) -> Option<&'a ClusterView> {
@@ -530,13 +548,11 @@ fn phases(
     events: &[Event],
     cluster: &str,
     revision: &str,
-    wall: f64,
+    wall: Wall,
     began: Instant,
     marks: &Marks,
 ) -> Phases {
-    // Events have whole milliseconds: one in the very first seems to lie before the change.
-    let since = |event: &Event| (event.at.0 as f64 - wall) / 1000.0;
-    let of_now = || events.iter().filter(|event| since(event) > -0.001);
+    let of_now = || events.iter().filter(|event| event.at >= wall);
     let noticed = of_now().find(|event| event.kind == EventKind::DesiredChanged);
     let converged = of_now().find(|event| match &event.kind {
         EventKind::Converged { revision: on, .. } => {
@@ -544,7 +560,9 @@ fn phases(
         }
         _ => false,
     });
-    let at = |event: Option<&Event>| event.map_or(f64::NAN, |event| since(event).max(0.0));
+    let at = |event: Option<&Event>| {
+        event.map_or(f64::NAN, |event| (event.at.0 - wall.0) as f64 / 1000.0)
+    };
     let last = |step: &std::collections::BTreeMap<_, Instant>| {
         let last = step.values().max();
         last.map_or(f64::NAN, |last| seconds(began, *last))

@@ -18,7 +18,7 @@ use super::guard::Guard;
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How much of a log is shown when something went wrong.
-const TAIL_LINES: usize = 8;
+const TAIL_LINES: usize = 6;
 const TAIL_BYTES: u64 = 8 * 1024;
 
 /// What of the environment would send loopback requests elsewhere.
@@ -44,6 +44,16 @@ pub struct Program {
     pub args: Vec<OsString>,
     /// What is to be done when it ends.
     pub role: Role,
+}
+
+impl Program {
+    fn ended(self, how: String) -> Ended {
+        let mut command = self.command.display().to_string();
+        for arg in &self.args {
+            command = format!("{command} {}", arg.display());
+        }
+        Ended { name: self.name, how, command }
+    }
 }
 
 /// How a process ends, and what follows.
@@ -74,6 +84,8 @@ pub struct Ended {
     pub name: String,
     /// Exit code or signal, in words.
     pub how: String,
+    /// What would start it again, as a person types it.
+    pub command: String,
 }
 
 /// All processes of the demo. Dropping it ends them.
@@ -83,6 +95,8 @@ pub struct Processes {
 
 struct State {
     logs: PathBuf,
+    /// Of every process that was ever started.
+    names: Vec<String>,
     running: Vec<Running>,
     guard: Option<Guard>,
 }
@@ -95,7 +109,8 @@ struct Running {
 impl Processes {
     /// None yet; their logs go to the folder `logs`, and `guard` is told of each.
     pub fn new(logs: &Path, guard: Option<Guard>) -> Processes {
-        let state = State { logs: logs.to_owned(), running: Vec::new(), guard };
+        let (names, running) = (Vec::new(), Vec::new());
+        let state = State { logs: logs.to_owned(), names, running, guard };
         Processes { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -106,6 +121,7 @@ impl Processes {
     pub fn start(&self, program: Program) -> Result<(), StartError> {
         let mut state = lock(&self.state);
         let child = state.launch(&program)?;
+        state.names.push(program.name.clone());
         state.running.push(Running { program, child });
         Ok(())
     }
@@ -132,12 +148,11 @@ impl Processes {
     /// The last lines of every log that has any, by name.
     pub fn tails(&self) -> Vec<(String, String)> {
         let state = lock(&self.state);
-        let tail = |running: &Running| {
-            let name = running.program.name.clone();
-            let text = tail(&log_of(&state.logs, &name)).unwrap_or_default();
-            (!text.is_empty()).then_some((name, text))
+        let tail = |name: &String| {
+            let text = tail(&log_of(&state.logs, name)).unwrap_or_default();
+            (!text.is_empty()).then_some((name.clone(), text))
         };
-        state.running.iter().filter_map(tail).collect()
+        state.names.iter().filter_map(tail).collect()
     }
 
     /// Ends all of them, with whatever they have started in their groups.
@@ -166,22 +181,26 @@ impl State {
             let running = &mut self.running[at];
             let Some(status) = running.child.try_wait()? else { continue };
             let program = running.program.clone();
+            let group = Pid::from_child(&running.child);
+            self.released(group);
             if program.role != Role::Restarted || !status.success() {
-                return Ok(Some(Ended { name: program.name, how: status.to_string() }));
-            }
-            let group = running.child.id();
-            if let Some(guard) = &mut self.guard {
-                guard.remove(group);
+                self.running.remove(at);
+                return Ok(Some(program.ended(status.to_string())));
             }
             match self.launch(&program) {
                 Ok(child) => self.running[at].child = child,
-                Err(error) => {
-                    let how = crate::command::chain(&error);
-                    return Ok(Some(Ended { name: program.name, how }));
-                }
+                Err(error) => return Ok(Some(program.ended(crate::command::chain(&error)))),
             }
         }
         Ok(None)
+    }
+
+    /// It has ended; what it has started ends with it.
+    fn released(&mut self, group: Pid) {
+        kill(group, Signal::KILL);
+        if let Some(guard) = &mut self.guard {
+            guard.remove(group.as_raw_nonzero().get().unsigned_abs());
+        }
     }
 
     fn launch(&mut self, program: &Program) -> Result<Child, StartError> {
@@ -199,6 +218,9 @@ fn launch(program: &Program, logs: &Path) -> Result<Child, StartError> {
         let mut command = Command::new(&program.command);
         for name in PROXIES {
             command.env_remove(name);
+        }
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info");
         }
         command
             .env("NO_COLOR", "1")
@@ -234,7 +256,7 @@ fn tail(log: &Path) -> io::Result<String> {
 /// SIGTERM to all of them at once, and SIGKILL to whatever is left of their groups.
 fn end(mut processes: Vec<Running>) {
     for running in &processes {
-        kill(&running.child, Signal::TERM);
+        kill(Pid::from_child(&running.child), Signal::TERM);
     }
     let deadline = Instant::now() + GRACE;
     while !processes.is_empty() {
@@ -243,7 +265,7 @@ fn end(mut processes: Vec<Running>) {
             let ended = !matches!(running.child.try_wait(), Ok(None));
             if ended || late {
                 // What it has started may live on without it.
-                kill(&running.child, Signal::KILL);
+                kill(Pid::from_child(&running.child), Signal::KILL);
             }
             if late {
                 let _ = running.child.wait(); // killed: there is nothing else to be done
@@ -254,9 +276,8 @@ fn end(mut processes: Vec<Running>) {
     }
 }
 
-fn kill(child: &Child, signal: Signal) {
-    // A group that is gone needs no signal.
-    let _ = kill_process_group(Pid::from_child(child), signal);
+fn kill(group: Pid, signal: Signal) {
+    let _ = kill_process_group(group, signal); // one that is gone needs no signal
 }
 
 #[cfg(test)]

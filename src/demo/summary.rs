@@ -41,7 +41,8 @@ pub struct Rollout {
     pub phases: Phases,
 }
 
-/// When the last node got to each step, in seconds since the file was in its place.
+/// When the last node got to each step, in seconds since the file was in its place; not a number
+/// (in JSON, null) where that was not seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Phases {
     /// The controller has read the change.
@@ -72,8 +73,13 @@ pub struct Requests {
 }
 
 impl Phases {
-    const NAMES: [&str; 7] =
-        ["noticed", "out", "upgraded", "settled", "back", "converged", "told"];
+    const NAMES: [&str; 7] = ["noticed", "out", "upgraded", "settled", "back", "converged", "told"];
+
+    /// The names of the phases that were not seen to end.
+    pub fn unseen(&self) -> Vec<&'static str> {
+        let values = Self::NAMES.into_iter().zip(self.values());
+        values.filter(|(_, value)| value.is_nan()).map(|(name, _)| name).collect()
+    }
 
     fn values(&self) -> [f64; 7] {
         [self.noticed, self.out, self.upgraded, self.settled, self.back, self.converged, self.told]
