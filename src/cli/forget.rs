@@ -6,6 +6,8 @@ use serde::Deserialize;
 use super::client::{Client, ClientError, Connection};
 use super::outcome::{Outcome, Problem};
 use super::print::{self, clean};
+use super::select::Unknown;
+use crate::controller::view::View;
 use crate::model::NodeName;
 
 /// Forgets a node that has gone for good.
@@ -39,6 +41,10 @@ pub fn run(args: &ForgetArgs) -> Result<Outcome, Problem> {
         Err(ClientError::Refused { message, status, .. }) if status.as_u16() == 409 => {
             print::error(&format!("evenkeel: {} is not forgotten: {message}", args.node));
             Ok(Outcome::Amiss)
+        }
+        Err(error) if error.is_not_found() => {
+            let view: View = client.get("api/v1/state")?;
+            Err(Unknown::node(&args.node, view.nodes.keys()).into())
         }
         Err(error) => Err(error.into()),
     }

@@ -39,7 +39,7 @@ pub enum Problem {
     #[error(transparent)]
     Unknown(#[from] Unknown),
     /// The desired directory has faults.
-    #[error("{faults}\n{} cannot be planned for before that is mended", dir.display())]
+    #[error("{} has faults, and is not planned for:\n\n{faults}", dir.display())]
     Desired {
         /// The directory.
         dir: PathBuf,

@@ -14,7 +14,7 @@ use super::client::{Client, Connection};
 use super::outcome::{Outcome, Problem};
 use super::print::{self, Output, clean};
 use super::select::{Unknown, known_app};
-use super::status::{unready, word};
+use super::status::{away, message, word};
 use crate::controller::view::{View, WorldView};
 use crate::desired::{Snapshot, Style, load_styled};
 use crate::model::{
@@ -99,6 +99,8 @@ pub struct End {
     pub converged: usize,
     /// Nodes that must be.
     pub expected: usize,
+    /// What matters most of its state, in words.
+    pub message: String,
 }
 
 /// Prints it.
@@ -109,8 +111,8 @@ pub fn run(args: &PlanArgs) -> Result<Outcome, Problem> {
     let client = Client::new(&args.connection)?;
     let snapshot = args.desired.as_deref().map(|dir| read(dir, args.app.as_ref())).transpose()?;
     let view: View = client.get("api/v1/state")?;
-    if let Some(why) = unready(&view) {
-        return Err(Problem::NotReady { why });
+    if let Some(why) = away(&view) {
+        return Err(Problem::NotReady { why: why.to_owned() });
     }
     if let Some(unknown) = args.failing.iter().find(|name| !view.nodes.contains_key(*name)) {
         return Err(Unknown::node(unknown, view.nodes.keys()).into());
@@ -252,6 +254,7 @@ fn forecast(mut world: World) -> Result<Forecast, Problem> {
                     target: cluster.target,
                     converged: cluster.converged,
                     expected: cluster.expected,
+                    message: message(&cluster.conditions).to_owned(),
                 };
                 (name, end)
             })
@@ -328,6 +331,8 @@ fn render_one(out: &mut String, forecast: &Forecast) {
     let app = &forecast.app;
     if outcome(forecast) == Outcome::Fine {
         out.push_str(&format!("{app}: nothing to do\n"));
+    } else if forecast.rounds.is_empty() && forecast.under_way.is_empty() {
+        out.push_str(&format!("{app}: nothing can be done\n"));
     } else {
         out.push_str(&format!("{app}:\n"));
     }
@@ -350,8 +355,12 @@ fn render_one(out: &mut String, forecast: &Forecast) {
     let ends = if forecast.converged { "converged" } else { "blocked" };
     out.push_str(&format!("{app} ends {ends}:\n"));
     for (name, end) in &forecast.clusters {
-        let (phase, End { converged, expected, target, .. }) = (word(end.phase), end);
-        out.push_str(&format!("  {name} {phase}, {converged} of {expected} at {target}\n"));
+        let End { phase, converged, expected, target, message } = end;
+        let phase = word(*phase);
+        let message = clean(message);
+        out.push_str(&format!(
+            "  {name} {phase}, {converged} of {expected} at {target}: {message}\n"
+        ));
     }
     let mut reasons: BTreeMap<&str, Vec<NodeName>> = BTreeMap::new();
     for (name, reason) in &forecast.blocked {

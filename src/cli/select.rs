@@ -101,10 +101,10 @@ impl Unknown {
 
 fn hint(known: &[String]) -> String {
     let shown = known.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match known.len().checked_sub(SHOWN_MAX) {
-        None if known.is_empty() => "the controller knows none yet".to_owned(),
-        Some(more) if more > 0 => format!("there are {shown} and {more} more"),
-        Some(_) | None => format!("there are {shown}"),
+    match known.len().saturating_sub(SHOWN_MAX) {
+        0 if known.is_empty() => "none is known yet".to_owned(),
+        0 => format!("known: {shown}"),
+        more => format!("known: {shown} and {more} more"),
     }
 }
 

@@ -11,7 +11,9 @@ use super::select::Selection;
 use super::table::Table;
 use super::wait;
 use crate::controller::view::{AppView, ClusterView, View};
-use crate::model::{AppName, Cause, ClusterName, ConditionStatus, ConditionType, Revision};
+use crate::model::{
+    AppName, Cause, ClusterName, Condition, ConditionStatus, ConditionType, Revision,
+};
 use crate::plan::Phase;
 
 /// Shows how far the clusters are.
@@ -81,16 +83,21 @@ pub(super) fn fetch(client: &Client, selection: Option<&Selection>) -> Result<Vi
     Ok(view)
 }
 
-/// Why the controller does not know the state of the fleet, if so. It has just started, mostly.
-pub(super) fn unready(view: &View) -> Option<String> {
+/// Why the controller does not know the fleet, if so. It has just started, mostly.
+pub(super) fn away(view: &View) -> Option<&'static str> {
     if !view.bus_live {
-        return Some("the controller is not connected to the bus".to_owned());
+        return Some("the controller is not connected to the bus");
     }
-    if !view.desired_read {
-        return Some("the controller has not read the desired files yet".to_owned());
-    }
-    let waiting = view.apps.iter().find(|(_, app)| app.epoch.is_none());
-    waiting.map(|(name, _)| format!("the controller does not lead {name} yet"))
+    (!view.desired_read).then_some("the controller has not read the desired files yet")
+}
+
+/// Why the controller does not know the state of what is asked for, if so.
+pub(super) fn unready(view: &View) -> Option<String> {
+    let unled = || {
+        let (name, _) = view.apps.iter().find(|(_, app)| app.epoch.is_none())?;
+        Some(format!("the controller does not lead {name} yet"))
+    };
+    away(view).map(str::to_owned).or_else(unled)
 }
 
 /// The exit code. What is not known yet counts as under way, never as converged.
@@ -130,7 +137,7 @@ pub(super) fn word(phase: Phase) -> &'static str {
 }
 
 /// The message of the condition that matters most: what is wrong before what goes on before what is well.
-pub(super) fn message(cluster: &ClusterView) -> &str {
+pub(super) fn message(conditions: &[Condition]) -> &str {
     use ConditionStatus::{False, True, Unknown};
     let order = [
         (ConditionType::Degraded, True),
@@ -141,7 +148,7 @@ pub(super) fn message(cluster: &ClusterView) -> &str {
         (ConditionType::Converged, False),
     ];
     let find = |(kind, status): &(ConditionType, ConditionStatus)| {
-        cluster.conditions.iter().find(|c| c.kind == *kind && c.status == *status)
+        conditions.iter().find(|c| c.kind == *kind && c.status == *status)
     };
     let found = order.iter().find_map(find);
     found.map_or("", |c| if c.message.is_empty() { &c.reason } else { &c.message })
@@ -150,6 +157,9 @@ pub(super) fn message(cluster: &ClusterView) -> &str {
 fn render(view: &View, width: Option<usize>) -> String {
     let mut out = String::new();
     if let Some(why) = unready(view) {
+        if view.apps.is_empty() {
+            return why + "\n";
+        }
         out.push_str(&format!("{why}; what follows may be incomplete\n\n"));
     }
     out.push_str(&cluster_table(view, width));
@@ -179,7 +189,7 @@ fn cluster_table(view: &View, width: Option<usize>) -> String {
                 cluster.target.to_string(),
                 format!("{}/{}", cluster.converged, cluster.expected),
                 cluster.rollout.as_ref().map(ToString::to_string).unwrap_or_default(),
-                message(cluster).to_owned(),
+                message(&cluster.conditions).to_owned(),
             ]);
         }
     }

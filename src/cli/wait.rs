@@ -132,7 +132,7 @@ impl Progress {
                 cluster.converged,
                 cluster.expected,
                 cluster.target,
-                message(cluster)
+                message(&cluster.conditions)
             );
             lines.insert(format!("{app}/{name}"), line);
         }

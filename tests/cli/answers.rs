@@ -54,7 +54,8 @@ fn what_answers_is_no_controller() {
     expect![[r#"
         evenkeel: http://controller/api/v1/state answers 500 Internal Server Error: it�[2J broke
         exit code 4
-    "#]].assert_eq(&said(Answer::status(500, "it\u{1b}[2J broke")));
+    "#]]
+    .assert_eq(&said(Answer::status(500, "it\u{1b}[2J broke")));
     expect![[r#"
         evenkeel: http://controller/api/v1/state answers 503 Service Unavailable: the controller is stopping
         exit code 4
@@ -63,7 +64,8 @@ fn what_answers_is_no_controller() {
     expect![[r#"
         evenkeel: http://controller/api/v1/state answers 302 Found: nothing more
         exit code 4
-    "#]].assert_eq(&said(Answer::status(302, "")));
+    "#]]
+    .assert_eq(&said(Answer::status(302, "")));
 }
 
 #[test]
@@ -77,17 +79,16 @@ fn answers_that_do_not_end_are_cut_off() {
         said.contains("more than 128 MB") || said.contains("did not answer within 10s"),
         "{said}"
     );
-    for answer in [Answer::Silence, Answer::Headers(200)] {
+    let said = |answer| {
         let controller = Receiver::answering(answer);
-        let ended = ask(&controller, &["status", "--request-timeout", "50ms"]);
-        expect![[r#"
-            evenkeel: the controller at http://controller/api/v1/state did not answer within 50ms; --request-timeout gives it longer
-            exit code 4
-        "#]
-            evenkeel: the controller at http://controller/api/v1/state did not answer within 50ms; --request-timeout gives it longer
-            exit code 4
-        "#]].assert_eq(&ended.failed(&controller.url()));
-    }
+        ask(&controller, &["status", "--request-timeout", "50ms"]).failed(&controller.url())
+    };
+    let silent = said(Answer::Silence);
+    expect![[r#"
+        evenkeel: the controller at http://controller/api/v1/state did not answer within 50ms; --request-timeout gives it longer
+        exit code 4
+    "#]].assert_eq(&silent);
+    assert_eq!(said(Answer::Headers(200)), silent);
 }
 
 #[test]

@@ -40,7 +40,8 @@ fn it_follows_to_the_end_over_a_restart_of_the_controller() {
         shop  app      lb1            9 of 9  4      present
 
         shop is declared by commit 0123456789ab: Bump alfa
-    "#]].assert_eq(&ended.out);
+    "#]]
+    .assert_eq(&ended.out);
     assert_eq!(ended.code, 0);
 }
 
@@ -66,11 +67,12 @@ fn a_commit_that_is_not_read_yet() {
     let ended = ask(&controller, &wait);
     controller.wait_for(4);
     expect![[r#"
-        waiting: there is no app shop; the controller knows none yet
+        waiting: there is no app shop; none is known yet
         shop/alfa: converged, 5 of 5 at 1: every node serves 1
         waiting: shop/alfa is declared at 1, not yet at 2
         shop/alfa: progressing, 0 of 5 at 2: towards 2
-    "#]].assert_eq(&ended.err);
+    "#]]
+    .assert_eq(&ended.err);
     assert_eq!(ended.code, 0);
 }
 
@@ -82,7 +84,8 @@ fn the_time_is_up() {
         shop/alfa: progressing, 0 of 5 at 2: towards 2
         shop/bravo: converged, 4 of 4 at 1: every node serves 1
         not settled within 0s: shop/alfa has 0 of 5
-    "#]].assert_eq(&ended.err);
+    "#]]
+    .assert_eq(&ended.err);
     assert_eq!(ended.code, 2);
     assert!(ended.out.starts_with("APP "), "{}", ended.out);
 
@@ -93,7 +96,8 @@ fn the_time_is_up() {
         shop/alfa: converged, 5 of 5 at 1: every node serves 1
         waiting: shop/alfa is declared at 1, not yet at 2
         not settled within 0s: shop/alfa is declared at 1, not yet at 2
-    "#]].assert_eq(&ended.err);
+    "#]]
+    .assert_eq(&ended.err);
     assert_eq!(ended.code, 2);
 
     let address = format!("http://127.0.0.1:{}", free_port());
