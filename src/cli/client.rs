@@ -23,6 +23,7 @@ pub struct Connection {
         long = "controller",
         value_name = "URL",
         env = "EVENKEEL_CONTROLLER",
+        hide_env_values = true, // it may have a password in it
         default_value = "http://127.0.0.1:9440"
     )]
     address: String,
