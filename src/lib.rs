@@ -11,6 +11,7 @@
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`] | what people and machines look at |
 
+pub mod agent;
 pub mod bus;
 pub mod checks;
 pub mod cli;
@@ -20,6 +21,7 @@ pub mod deploy;
 pub mod desired;
 pub mod facts;
 pub mod haproxy;
+pub mod http;
 pub mod model;
 pub mod notify;
 pub mod plan;

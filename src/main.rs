@@ -1,3 +1,10 @@
 //! evenkeel: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    evenkeel::cli::Cli::parse().run()
+}

@@ -8,7 +8,7 @@ const ROOT: &str = "evenkeel";
 /// A message key is made of five names and their separators; a longer one was not made by us.
 const KEY_BYTES_MAX: usize = 512;
 
-/// Where one document is published. All are retained but [`Topic::Marker`].
+/// Where one document is published. All are retained but the markers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     /// `leader/<app>`: a [`Leader`](crate::model::Leader), from the controller.
@@ -31,6 +31,8 @@ pub enum Topic {
     /// `marker/<controller id>`: what a controller says to itself, not retained, to learn that
     /// everything retained before it has arrived.
     Marker(ControllerId),
+    /// `nodes/<node>/marker`: what an agent says to itself for the same reason, not retained.
+    NodeMarker(NodeName),
 }
 
 /// What can be subscribed to.
@@ -81,6 +83,7 @@ impl Topic {
             Self::Mailbox(node) => format!("notify/{node}"),
             Self::Receipt(key) => format!("receipts/{key}"),
             Self::Marker(id) => format!("marker/{id}"),
+            Self::NodeMarker(node) => format!("nodes/{node}/marker"),
         };
         format!("{ROOT}/{fleet}/{path}")
     }
@@ -107,6 +110,7 @@ impl Topic {
             ["leader", app] => Self::Leader(AppName::new(app).ok()?),
             ["controllers", id, "alive"] => Self::Controller(ControllerId::new(id).ok()?),
             ["nodes", node, "alive"] => Self::Alive(NodeName::new(node).ok()?),
+            ["nodes", node, "marker"] => Self::NodeMarker(NodeName::new(node).ok()?),
             ["nodes", node, "report"] => Self::Report(NodeName::new(node).ok()?),
             ["nodes", node, "assignment", app] => {
                 Self::Assignment(NodeName::new(node).ok()?, AppName::new(app).ok()?)
@@ -180,6 +184,7 @@ mod tests {
                 "evenkeel/prod/receipts/shop.alfa.ab12.completed.3",
             ),
             (Topic::Marker(id()), "evenkeel/prod/marker/c1-2"),
+            (Topic::NodeMarker(node()), "evenkeel/prod/nodes/web-1.example.org/marker"),
         ] {
             assert_eq!(topic.on(&fleet()), text);
             assert_eq!(Topic::parse(&fleet(), text), Ok(topic), "{text}");

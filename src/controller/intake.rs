@@ -77,7 +77,7 @@ pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
             one(payload, |mailbox| Document::Mailbox(node, mailbox))
         }
         Topic::Receipt(_) => one(payload, Document::Receipt),
-        Topic::Marker(_) => {
+        Topic::Marker(_) | Topic::NodeMarker(_) => {
             let text = std::str::from_utf8(payload).unwrap_or_default();
             Ok(text.parse().map_or_else(|_| Document::Deleted(topic.clone()), Document::Marker))
         }

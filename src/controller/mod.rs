@@ -2,6 +2,7 @@
 //! that waits for the one and carries out the other.
 
 pub mod core;
+pub mod driver;
 
 mod intake;
 pub mod store;

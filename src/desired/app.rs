@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::fault::{self, Flaw, Place, Source, Style};
+use super::fault::{self, FAULTS_MAX, Flaw, Place, Source, Style};
 use super::form::{List, Whole, hint};
 use super::keys::{self, App, Cluster};
 use super::read::Folder;
@@ -106,7 +106,7 @@ impl Draft {
         let mut app = App::default();
         self.decode(file, |key, value, reader| {
             if !app.read_key(key, value, reader) {
-                keys::unknown_key(key, &App::fields(), reader);
+                keys::unknown_key(key, App::fields, reader);
             }
         });
         self.check_either(app.load_balancer.at().map(|at| (&at.value.expect, &at.value.nodes)));
@@ -122,7 +122,7 @@ impl Draft {
         let mut app = App::default();
         self.decode(file, |key, value, reader| {
             if !own.read_key(key, value, reader) && !app.read_key(key, value, reader) {
-                keys::unknown_key(key, &keys::cluster_fields(), reader);
+                keys::unknown_key(key, keys::cluster_fields, reader);
             }
         });
         self.check_either(Some((&own.expect, &own.nodes)));
@@ -313,11 +313,12 @@ pub(super) fn refuse_shared_backends(drafts: &mut BTreeMap<AppName, Draft>) {
 /// What each cluster waits for.
 type After<'a> = BTreeMap<&'a ClusterName, &'a [At<ClusterName>]>;
 
-/// Every element that closes a circle, with the clusters of that circle. Depth first, so that each
-/// element is looked at once.
+/// The elements that close a circle, with the clusters of that circle; not more than are shown.
+/// Depth first, so that each element is looked at once.
 fn circles<'a>(after: &After<'a>) -> Vec<(&'a Place, Vec<&'a ClusterName>)> {
     let mut circles = Vec::new();
     let mut done = BTreeSet::new();
+    let mut on_path = BTreeSet::new();
     for start in after.keys() {
         let mut path: Vec<(&ClusterName, std::slice::Iter<'a, At<ClusterName>>)> = Vec::new();
         let mut next = Some(*start);
@@ -325,20 +326,25 @@ fn circles<'a>(after: &After<'a>) -> Vec<(&'a Place, Vec<&'a ClusterName>)> {
             if let Some(cluster) = next.take()
                 && done.insert(cluster)
             {
+                on_path.insert(cluster);
                 path.push((cluster, after.get(cluster).copied().unwrap_or_default().iter()));
             }
-            let Some((_, predecessors)) = path.last_mut() else { break };
+            let Some((cluster, predecessors)) = path.last_mut() else { break };
             let Some(predecessor) = predecessors.next() else {
+                on_path.remove(cluster);
                 path.pop();
                 continue;
             };
-            match path.iter().position(|(cluster, _)| **cluster == predecessor.value) {
-                Some(begin) => {
-                    let circle = path[begin..].iter().map(|(cluster, _)| *cluster);
-                    let circle = circle.chain([path[begin].0]).collect();
-                    circles.push((&predecessor.place, circle));
-                }
-                None => next = Some(&predecessor.value),
+            if !on_path.contains(&predecessor.value) {
+                next = Some(&predecessor.value);
+                continue;
+            }
+            let circle = path.iter().map(|(cluster, _)| *cluster);
+            let circle = circle.skip_while(|cluster| **cluster != predecessor.value);
+            let circle = circle.chain([&predecessor.value]).collect();
+            circles.push((&predecessor.place, circle));
+            if circles.len() > FAULTS_MAX {
+                return circles;
             }
         }
     }

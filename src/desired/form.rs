@@ -93,8 +93,8 @@ macro_rules! name_forms {
         impl Form for $name {
             fn wanted() -> String {
                 // "an app name", "a node name"
-                let article = if $name::KIND.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-                format!("{article} {}", $name::KIND)
+                let is_vowel = $name::KIND.starts_with(['a', 'e', 'i', 'o', 'u']);
+                format!("{} {}", if is_vowel { "an" } else { "a" }, $name::KIND)
             }
 
             fn schema() -> Value {
@@ -126,7 +126,10 @@ macro_rules! choice_forms {
             fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
                 read_text(value, reader, |text| match text {
                     $($word => Ok($name::$variant),)*
-                    _ => Err(format!("{text:?} is not {}{}", Self::wanted(), hint(text, [$($word),*]))),
+                    _ => {
+                        let hint = hint(text, [$($word),*]);
+                        Err(format!("{text:?} is not {}{hint}", Self::wanted()))
+                    }
                 })
             }
         }
@@ -478,7 +481,7 @@ impl<T: Table> Form for T {
         let mut table = T::default();
         for (key, value) in keys {
             if !table.read_key(key, value, reader) {
-                unknown_key(key, &T::fields(), reader);
+                unknown_key(key, T::fields, reader);
             }
         }
         Some(table)

@@ -112,10 +112,14 @@ table! {
 
 /// Takes down that there is no such key among `known`; with what may have been meant, or where it
 /// belongs.
-pub(super) fn unknown_key(key: &Spanned<DeString<'_>>, known: &[Field], reader: &mut Reader<'_>) {
+pub(super) fn unknown_key(
+    key: &Spanned<DeString<'_>>,
+    known: fn() -> Vec<Field>,
+    reader: &mut Reader<'_>,
+) {
     let word = &**key.get_ref();
     if reader.flaws.len() > FAULTS_MAX {
-        // Nobody will see it.
+        // Nobody will see it, and hints are dear.
         return reader.flaw(key.span(), "unknown key".to_owned());
     }
     let elsewhere = [
@@ -125,7 +129,7 @@ pub(super) fn unknown_key(key: &Spanned<DeString<'_>>, known: &[Field], reader: 
         ("[notify]", Notify::fields()),
         ("the cluster's own file", Cluster::fields()),
     ];
-    let mut hint = hint(word, known.iter().map(|field| field.key));
+    let mut hint = hint(word, known().iter().map(|field| field.key));
     if hint.is_empty()
         && let Some((home, _)) =
             elsewhere.iter().find(|(_, fields)| fields.iter().any(|field| field.key == word))

@@ -3,7 +3,7 @@
 //! A directory is read whole, always; nothing is taken from an event. What is wrong is a [`Fault`]
 //! that shows its line, and it keeps its own app from changing, nobody else's.
 //!
-//! One table of keys ([`keys`]) is what the files are decoded with, what the JSON Schema is made
+//! One table of keys (`keys.rs`) is what the files are decoded with, what the JSON Schema is made
 //! of, and what the reference in `docs/desired.md` is checked against.
 
 mod app;

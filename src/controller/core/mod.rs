@@ -14,12 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::bus::topics::{Filter, Topic};
 use crate::model::{
     AppName, Assignment, Boot, ClusterLedger, ClusterName, ControllerAlive, ControllerId,
-    DesiredApp, Event, EventKind, Leader, Mailbox, Mono, NodeName, Now,
+    DesiredApp, Event, EventKind, Leader, Mailbox, Mono, NodeName, Now, Presence,
 };
 
 pub(super) use apps::App;
 pub(super) use nodes::Node;
 
+use super::driver::ForgetError;
 use super::intake::Document;
 use super::store::AppFile;
 use leadership::Peers;
@@ -346,8 +347,36 @@ impl Core {
             | Topic::Status(..)
             | Topic::Mailbox(_)
             | Topic::Receipt(_)
-            | Topic::Marker(_) => {}
+            | Topic::Marker(_)
+            | Topic::NodeMarker(_) => {}
         }
+    }
+
+    /// Whether a node can be forgotten, and what should be known before.
+    ///
+    /// # Errors
+    /// [`ForgetError`].
+    pub fn may_forget(&self, now: Now, node: &NodeName) -> Result<String, ForgetError> {
+        let known = self.nodes.get(node).ok_or(ForgetError::Unknown)?;
+        if known.presence(now.mono) == Presence::Present || !known.can_be_forgotten() {
+            return Err(ForgetError::Present);
+        }
+        let view = self.view(now);
+        let kept_out: Vec<String> = view
+            .nodes
+            .get(node)
+            .into_iter()
+            .flat_map(|view| view.apps.values())
+            .flat_map(|app| &app.servers)
+            .filter(|(_, server)| server.admin.is_out())
+            .map(|(lb, server)| format!("{} at {lb}", server.server))
+            .collect();
+        Ok(if kept_out.is_empty() {
+            format!("{node} is forgotten")
+        } else {
+            let servers = kept_out.join(", ");
+            format!("{node} is forgotten; its server stays in maintenance: {servers}")
+        })
     }
 
     /// Forgets a node that is not there: nothing of it stays retained.

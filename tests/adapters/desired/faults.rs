@@ -64,7 +64,11 @@ fn unknown_keys() {
         "#]],
     );
     check_app(
-        "revision = \"1\"\n[load_balancer]\nbackend = \"app\"\nbackends = \"app\"\n[settle.checks]\n",
+        "revision = \"1\"\n\
+         [load_balancer]\n\
+         backend = \"app\"\n\
+         backends = \"app\"\n\
+         [settle.checks]\n",
         expect![[r#"
             error: unknown key "revision"; it belongs in the cluster's own file
              --> shop/app.toml:1:1
@@ -88,7 +92,13 @@ fn unknown_keys() {
 #[test]
 fn wrong_types() {
     check_cluster(
-        "revision = 1\nexpect = \"5\"\nselect = \"alfa\"\npaused = \"yes\"\nafter = \"bravo\"\nrollout = 3\nhold = [3]\n",
+        "revision = 1\n\
+         expect = \"5\"\n\
+         select = \"alfa\"\n\
+         paused = \"yes\"\n\
+         after = \"bravo\"\n\
+         rollout = 3\n\
+         hold = [3]\n",
         expect![[r#"
             error: `revision` must be a revision, not a number; write it in quotes
              --> shop/alfa.toml:1:12
@@ -226,7 +236,10 @@ fn syntax() {
 #[test]
 fn bad_names() {
     check_cluster(
-        "revision = \"../etc\"\nnodes = [\"web 1\", \"web2\"]\nhold = [\"\", \"wéb3\"]\nafter = [\"a/b\"]\n",
+        "revision = \"../etc\"\n\
+         nodes = [\"web 1\", \"web2\"]\n\
+         hold = [\"\", \"wéb3\"]\n\
+         after = [\"a/b\"]\n",
         expect![[r#"
             error: `revision`: "../etc" is not a valid revision: it must begin with a letter or digit, go on with letters, digits or any of "._+-", and be 1 to 128 characters long
              --> shop/alfa.toml:1:12
@@ -256,7 +269,13 @@ fn bad_names() {
         "#]],
     );
     check_app(
-        "[load_balancer]\nbackend = \"a pp\"\n[settle]\nchecks = [\"check load\"]\n[notify]\nrecipients = [\"me@example.org\"]\non = [\"complete\", \"failed\", \"failed\"]\n",
+        "[load_balancer]\n\
+         backend = \"a pp\"\n\
+         [settle]\n\
+         checks = [\"check load\"]\n\
+         [notify]\n\
+         recipients = [\"me@example.org\"]\n\
+         on = [\"complete\", \"failed\", \"failed\"]\n",
         expect![[r#"
             error: `backend`: "a pp" is not a valid backend name: it must begin with a letter or digit, go on with letters, digits or any of "._:-", and be 1 to 128 characters long
              --> shop/app.toml:2:11
@@ -364,7 +383,17 @@ fn out_of_range() {
 #[test]
 fn bad_shares_and_durations() {
     check_app(
-        "[load_balancer]\nbackend = \"app\"\nmin_ready = \"101%\"\ndrain = \"-5s\"\n[rollout]\nbatch = \"0%\"\nupgrade_timeout = \"0s\"\n[settle]\ninterval = \"soon\"\ntimeout = \"60\"\nsoak = \"90 days\"\n",
+        "[load_balancer]\n\
+         backend = \"app\"\n\
+         min_ready = \"101%\"\n\
+         drain = \"-5s\"\n\
+         [rollout]\n\
+         batch = \"0%\"\n\
+         upgrade_timeout = \"0s\"\n\
+         [settle]\n\
+         interval = \"soon\"\n\
+         timeout = \"60\"\n\
+         soak = \"90 days\"\n",
         expect![[r#"
             error: `min_ready`: "101%" is not between 0% and 100%
              --> shop/app.toml:3:13
@@ -423,7 +452,12 @@ fn bad_shares_and_durations() {
 #[test]
 fn bad_choices_and_templates() {
     check_app(
-        "[load_balancer]\nbackend = \"app\"\nserver = \"{node\"\n[rollout]\ntake_out = \"clusters\"\non_failure = \"panic\"\n",
+        "[load_balancer]\n\
+         backend = \"app\"\n\
+         server = \"{node\"\n\
+         [rollout]\n\
+         take_out = \"clusters\"\n\
+         on_failure = \"panic\"\n",
         expect![[r#"
             error: `server`: the server template "{node" has a brace that is not closed
              --> shop/app.toml:3:10

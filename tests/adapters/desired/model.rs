@@ -1,16 +1,17 @@
 //! From files to the model: defaults, overrides, the commit, the schema and the reference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 use evenkeel::desired::{Document, load, reference, schema};
 use evenkeel::model::{
-    AppName, BackendName, CheckName, ClusterName, DesiredApp, DesiredCluster, Expect, LoadBalancer,
-    NodeName, NotifyOn, NotifyPolicy, OnFailure, RecipientName, Revision, RolloutPolicy,
-    ServerTemplate, SettlePolicy, Share, TakeOut,
+    AppName, BackendName, ClusterName, DesiredApp, DesiredCluster, Expect, LoadBalancer, NotifyOn,
+    NotifyPolicy, OnFailure, Revision, RolloutPolicy, ServerTemplate, SettlePolicy, Share, TakeOut,
 };
 
 use super::{directory, git, write_files};
@@ -26,11 +27,8 @@ fn cluster(dir: &Path, app_name: &str, name: &str) -> DesiredCluster {
     app(dir, app_name).clusters[&ClusterName::new(name).unwrap()].clone()
 }
 
-fn set<T: Ord, E: std::fmt::Debug>(
-    names: &[&str],
-    make: fn(&'static str) -> Result<T, E>,
-) -> BTreeSet<T> {
-    names.iter().map(|name| make(name.to_string().leak()).unwrap()).collect()
+fn set<T: Ord + FromStr<Err: Debug>>(names: &[&str]) -> BTreeSet<T> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
 }
 
 /// What a cluster is with nothing but what is required.
@@ -54,7 +52,7 @@ fn bare() -> DesiredCluster {
             max_missing: 0,
         },
         settle: SettlePolicy {
-            checks: set(&["check_load"], CheckName::new),
+            checks: set(&["check_load"]),
             interval_ms: 10_000,
             timeout_ms: 100_000,
             soak_ms: 0,
@@ -131,18 +129,18 @@ expect = 1
     );
     let wanted = DesiredCluster {
         revision: Revision::new("1.4.2").unwrap(),
-        expect: Expect::Nodes(set(&["web1", "web2"], NodeName::new)),
+        expect: Expect::Nodes(set(&["web1", "web2"])),
         select: BTreeMap::from([
             ("role".into(), "web".into()),
             ("os.family".into(), "debian".into()),
         ]),
         retry: "disk was full".into(),
-        after: set(&["bravo"], ClusterName::new),
-        hold: set(&["web2"], NodeName::new),
+        after: set(&["bravo"]),
+        hold: set(&["web2"]),
         paused: true,
         load_balancer: Some(LoadBalancer {
             backend: BackendName::new("be_shop").unwrap(),
-            expect: Expect::Nodes(set(&["lb1", "lb2"], NodeName::new)),
+            expect: Expect::Nodes(set(&["lb1", "lb2"])),
             server: ServerTemplate("{node}-{rack}".into()),
             drain_ms: 90_000,
             min_ready: Share::Count(3),
@@ -157,13 +155,13 @@ expect = 1
             max_missing: 2,
         },
         settle: SettlePolicy {
-            checks: set(&["check_load", "check_http"], CheckName::new),
+            checks: set(&["check_load", "check_http"]),
             interval_ms: 5_000,
             timeout_ms: 120_000,
             soak_ms: 30_000,
         },
         notify: NotifyPolicy {
-            recipients: set(&["oncall", "boss"], RecipientName::new),
+            recipients: set(&["oncall", "boss"]),
             on: [NotifyOn::Failed].into(),
         },
     };
@@ -203,7 +201,7 @@ expect = 5
     );
     let alfa = cluster(dir.path(), "shop", "alfa");
     let bravo = cluster(dir.path(), "shop", "bravo");
-    let nodes = Expect::Nodes(set(&["lb1"], NodeName::new));
+    let nodes = Expect::Nodes(set(&["lb1"]));
     let of_app = LoadBalancer { drain_ms: 5_000, ..balancer() };
     assert_eq!(alfa.load_balancer, Some(LoadBalancer { expect: nodes, ..of_app.clone() }));
     assert_eq!(bravo.load_balancer, Some(LoadBalancer { expect: Expect::Count(2), ..of_app }));
@@ -228,10 +226,7 @@ fn the_reference_scenario() {
             expect: Expect::Count(nodes),
             select: BTreeMap::from([("cluster".into(), name.into())]),
             load_balancer: Some(balancer()),
-            notify: NotifyPolicy {
-                recipients: set(&["oncall"], RecipientName::new),
-                ..bare().notify
-            },
+            notify: NotifyPolicy { recipients: set(&["oncall"]), ..bare().notify },
             ..bare()
         };
         assert_eq!(cluster(Path::new("desired"), "shop", name), wanted);
@@ -361,4 +356,16 @@ fn the_commit_is_told() {
     let tree = linked.path().join("tree");
     git(dir.path(), &["worktree", "add", "-q", "-b", "other", tree.to_str().unwrap()]);
     assert_eq!(app(&tree.join("desired"), "shop").commit, Some(commit), "in a linked work tree");
+}
+
+#[test]
+fn files_from_other_systems_are_read() {
+    let dir = directory("-- shop/app.toml --\n");
+    let file = dir.path().join("shop/alfa.toml");
+    std::fs::write(&file, "\u{feff}revision = \"1.4.2\"\r\nexpect = 5\r\n").unwrap();
+    assert_eq!(cluster(dir.path(), "shop", "alfa"), bare());
+    std::fs::write(&file, "revision = \"1.4.2\"\r\nexpect = 0\r\n").unwrap();
+    let faults: Vec<_> = load(dir.path()).all_faults().cloned().collect();
+    assert_eq!((faults.len(), faults[0].line, faults[0].column), (1, 2, 10));
+    assert!(!faults[0].rendered.contains('\r'));
 }

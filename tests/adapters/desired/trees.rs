@@ -20,7 +20,13 @@ fn missing_keys() {
     "#]],
     );
     check_cluster(
-        "revision = \"1\"\nexpect = 1\nnodes = [\"web1\"]\n[load_balancer]\ndrain = \"1s\"\nnodes = [\"lb1\"]\nexpect = 1\n",
+        "revision = \"1\"\n\
+         expect = 1\n\
+         nodes = [\"web1\"]\n\
+         [load_balancer]\n\
+         drain = \"1s\"\n\
+         nodes = [\"lb1\"]\n\
+         expect = 1\n",
         expect![[r#"
             error: `nodes` and `expect` (shop/alfa.toml:2) exclude each other
              --> shop/alfa.toml:3:1
@@ -58,7 +64,17 @@ fn missing_keys() {
 fn after() {
     check(
         &format!(
-            "{APP}{ALFA}after = [\"bravo\", \"brvo\"]\n-- shop/bravo.toml --\nrevision = \"1\"\nexpect = 4\nafter = [\"gamma\", \"bravo\"]\n-- shop/gamma.toml --\nrevision = \"1\"\nexpect = 4\nafter = [\n  \"alfa\",\n]\n"
+            "{APP}{ALFA}after = [\"bravo\", \"brvo\"]\n\
+             -- shop/bravo.toml --\n\
+             revision = \"1\"\n\
+             expect = 4\n\
+             after = [\"gamma\", \"bravo\"]\n\
+             -- shop/gamma.toml --\n\
+             revision = \"1\"\n\
+             expect = 4\n\
+             after = [\n\
+             \x20 \"alfa\",\n\
+             ]\n"
         ),
         expect![[r#"
             error: `after`: this app has no cluster "brvo"; did you mean `bravo`?
@@ -84,7 +100,15 @@ fn after() {
 fn nodes_in_two_clusters() {
     check(
         &format!(
-            "{APP}-- shop/alfa.toml --\nrevision = \"1\"\nnodes = [\"web1\", \"web2\", \"web1\"]\n-- shop/bravo.toml --\nrevision = \"1\"\nnodes = [\"web3\", \"web4\"]\n-- shop/gamma.toml --\nrevision = \"1\"\nnodes = [\"web4\"]\n"
+            "{APP}-- shop/alfa.toml --\n\
+             revision = \"1\"\n\
+             nodes = [\"web1\", \"web2\", \"web1\"]\n\
+             -- shop/bravo.toml --\n\
+             revision = \"1\"\n\
+             nodes = [\"web3\", \"web4\"]\n\
+             -- shop/gamma.toml --\n\
+             revision = \"1\"\n\
+             nodes = [\"web4\"]\n"
         ),
         expect![[r#"
             error: `nodes` lists this more than once
@@ -105,7 +129,16 @@ fn nodes_in_two_clusters() {
 fn two_apps_with_one_backend() {
     check(
         &format!(
-            "{ALFA}{APP}[load_balancer]\nbackend = \"app\"\n-- blog/app.toml --\n-- blog/main.toml --\nrevision = \"7\"\nexpect = 1\nload_balancer.backend = \"app\"\n-- wiki/app.toml --\n[load_balancer]\nbackend = \"wiki\"\n"
+            "{ALFA}{APP}[load_balancer]\n\
+             backend = \"app\"\n\
+             -- blog/app.toml --\n\
+             -- blog/main.toml --\n\
+             revision = \"7\"\n\
+             expect = 1\n\
+             load_balancer.backend = \"app\"\n\
+             -- wiki/app.toml --\n\
+             [load_balancer]\n\
+             backend = \"wiki\"\n"
         ),
         expect![[r#"
             error: the backend "app" belongs to another app, too: shop/app.toml:2
@@ -126,7 +159,15 @@ fn two_apps_with_one_backend() {
 fn overrides_are_located_in_the_file_that_wrote_them() {
     check(
         &format!(
-            "{APP}[rollout]\nbatch = 2\n{ALFA}[rollout]\nbatch = \"two\"\n-- shop/bravo.toml --\nrevision = \"1\"\nexpect = 4\n[settle]\ntimeout = \"long\"\n"
+            "{APP}[rollout]\n\
+             batch = 2\n\
+             {ALFA}[rollout]\n\
+             batch = \"two\"\n\
+             -- shop/bravo.toml --\n\
+             revision = \"1\"\n\
+             expect = 4\n\
+             [settle]\n\
+             timeout = \"long\"\n"
         ),
         expect![[r#"
             error: `batch`: "two" is not a percentage such as "25%"
@@ -146,7 +187,14 @@ fn overrides_are_located_in_the_file_that_wrote_them() {
 #[test]
 fn files_in_the_wrong_place() {
     check(
-        "-- app.toml --\n-- my shop/app.toml --\n-- shop/alfa.toml --\nrevision = \"1\"\nexpect = 5\n-- README.md --\n-- docs/deep/x.toml --\n-- .hidden/app.toml --\n",
+        "-- app.toml --\n\
+         -- my shop/app.toml --\n\
+         -- shop/alfa.toml --\n\
+         revision = \"1\"\n\
+         expect = 5\n\
+         -- README.md --\n\
+         -- docs/deep/x.toml --\n\
+         -- .hidden/app.toml --\n",
         expect![[r#"
             error: this file is in no app's folder; a folder beside it, named as the app, is where it belongs
             --> app.toml
@@ -158,7 +206,11 @@ fn files_in_the_wrong_place() {
     );
     check(
         &format!(
-            "{APP}-- shop/al fa.toml --\nrevision = \"1\"\nexpect = 5\n-- shop/alfa.toml.bak --\n-- shop/.#alfa.toml --\n"
+            "{APP}-- shop/al fa.toml --\n\
+             revision = \"1\"\n\
+             expect = 5\n\
+             -- shop/alfa.toml.bak --\n\
+             -- shop/.#alfa.toml --\n"
         ),
         expect![[r#"
             error: "al fa" is not a valid cluster name: it must begin with a letter or digit, go on with letters, digits or any of "._-", and be 1 to 64 characters long
@@ -240,7 +292,7 @@ fn many_faults_are_counted_and_long_lines_are_pointed_at() {
 }
 
 /// Files made to waste time: each within its limit, each with as many faults as it can hold. There
-/// is no clock in this test; with work that grows as the square of a file it would not end today.
+/// is no clock in this test; work that grows as the square of a file would take it hours.
 #[test]
 fn hostile_files_are_read_in_bounded_time() {
     let unknown: String = (0..90_000).map(|n| format!("k{n} = 1\n")).collect();

@@ -31,7 +31,17 @@ impl Scene {
     }
 
     async fn of(root: tempfile::TempDir) -> Self {
-        let mut watcher = Watcher::with_pace(&root.path().join("desired"), pace()).unwrap();
+        Self::at_pace(root, pace()).await
+    }
+
+    /// With readings so far apart that two equal ones cannot be what makes it tell.
+    async fn that_waits_for_writers() -> Self {
+        let pace = Pace { equal_reads_apart: Duration::from_secs(3600), ..pace() };
+        Self::at_pace(directory(&shop("1")), pace).await
+    }
+
+    async fn at_pace(root: tempfile::TempDir, pace: Pace) -> Self {
+        let mut watcher = Watcher::with_pace(&root.path().join("desired"), pace).unwrap();
         let first = next(&mut watcher).await;
         assert_eq!(revision(&first), "1");
         Self { root, watcher }
@@ -118,13 +128,26 @@ async fn a_write_in_place() {
 
 #[tokio::test]
 async fn an_editor_that_keeps_a_backup() {
-    let mut scene = Scene::new().await;
+    let mut scene = Scene::that_waits_for_writers().await;
     let file = scene.path("desired/shop/alfa.toml");
     fs::write(scene.path("desired/shop/.alfa.toml.swp"), "swap").unwrap();
     fs::rename(&file, scene.path("desired/shop/alfa.toml~")).unwrap();
+    scene.sees_nothing().await;
     fs::write(&file, alfa("2")).unwrap();
     fs::remove_file(scene.path("desired/shop/alfa.toml~")).unwrap();
-    scene.sees("2").await;
+    assert_eq!(revision(&next(&mut scene.watcher).await), "2");
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_is_waited_for() {
+    use std::io::Write;
+    let mut scene = Scene::that_waits_for_writers().await;
+    let mut file = fs::File::create(scene.path("desired/shop/alfa.toml")).unwrap();
+    file.write_all(b"revision = \"2").unwrap();
+    scene.sees_nothing().await;
+    file.write_all(b"\"\nexpect = 5\n").unwrap();
+    drop(file);
+    assert_eq!(revision(&next(&mut scene.watcher).await), "2");
 }
 
 #[tokio::test]

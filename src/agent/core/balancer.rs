@@ -1,0 +1,568 @@
+//! The load balancer of this node: what was observed, what is ordered, and what to ask HAProxy next.
+//!
+//! One request at a time is under way. Observations and changes are numbered in one sequence, so that
+//! "read after it was written" is a comparison.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event::Effect;
+use super::note::Note;
+use super::orders::{Need, Ordered, Place, collect, need};
+use super::{BalancerSetup, Step};
+use crate::model::{
+    AppName, Assignment, BackendName, BackendSeen, BalancerReport, Mono, Order, RefusalReason,
+    ServerName, ServerReport, ServerSeen,
+};
+use crate::plan::ports::{BalancerError, BalancerState, ProcessId, SetServer, SetState};
+
+/// HAProxy's connection stays silent over a reload, and a reload without a state file puts back what
+/// was out; this bounds for how long.
+const PROCESS_MS: u64 = 200;
+
+/// Changes that nobody tells of, by hand or by health checks, are seen after this time.
+const OBSERVE_MS: u64 = 1_000;
+
+/// A write that failed, or was not kept, is tried again after this time.
+const RETRY_MS: u64 = 1_000;
+
+/// The load balancer of this node.
+#[derive(Debug)]
+pub(super) struct Balancer {
+    setup: BalancerSetup,
+    /// Numbers what happens; see the file's head.
+    sequence: u64,
+    /// An assignment was last accepted at this number.
+    accepted: u64,
+    /// A write last ended at this number.
+    written: u64,
+    asking: Option<Asking>,
+    observed: Option<Observed>,
+    error: Option<String>,
+    read_at: Mono,
+    poll_at: Mono,
+    /// When the state file is to be written, if it is.
+    dump_at: Option<Mono>,
+    dump_failed: bool,
+    attempts: BTreeMap<Place, Try>,
+    /// When the drains that have begun end.
+    drains: BTreeMap<Place, Mono>,
+    /// The next of them.
+    drain_ends: Option<Mono>,
+    refusals: BTreeMap<AppName, RefusalReason>,
+    done: BTreeSet<AppName>,
+    to_set: Vec<SetServer>,
+    /// Something has changed that the orders are to be looked at again for.
+    stirred: bool,
+}
+
+/// What HAProxy is being asked.
+#[derive(Debug)]
+enum Asking {
+    Read { begun: u64 },
+    Set(Vec<SetServer>),
+    Process,
+    Dump,
+}
+
+/// The last observation.
+#[derive(Debug)]
+struct Observed {
+    begun: u64,
+    at: Mono,
+    process: ProcessId,
+    backends: BTreeMap<BackendName, BTreeMap<ServerName, Tracked>>,
+}
+
+/// A server, and for how long it has been as it is.
+#[derive(Debug)]
+struct Tracked {
+    seen: ServerSeen,
+    ready_since: Option<Mono>,
+    clear_since: Option<Mono>,
+}
+
+/// A write that has been sent for a server and is not known to have worked.
+#[derive(Debug)]
+struct Try {
+    state: SetState,
+    process: ProcessId,
+    at: Mono,
+    error: Option<String>,
+}
+
+impl Observed {
+    fn server(&self, place: &Place) -> Option<&ServerSeen> {
+        Some(&self.backends.get(&place.0)?.get(&place.1)?.seen)
+    }
+}
+
+impl Balancer {
+    pub(super) fn new(setup: BalancerSetup, now: Mono) -> Balancer {
+        Balancer {
+            setup,
+            sequence: 0,
+            accepted: 0,
+            written: 0,
+            asking: None,
+            observed: None,
+            error: None,
+            read_at: now,
+            poll_at: now,
+            dump_at: None,
+            dump_failed: false,
+            attempts: BTreeMap::new(),
+            drains: BTreeMap::new(),
+            drain_ends: None,
+            refusals: BTreeMap::new(),
+            done: BTreeSet::new(),
+            to_set: Vec::new(),
+            stirred: true,
+        }
+    }
+
+    /// Orders, records or their writing have changed.
+    pub(super) fn stir(&mut self) {
+        self.stirred = true;
+    }
+
+    /// An assignment is in force from now on: orders are carried out on an observation begun after it.
+    pub(super) fn accepted(&mut self, now: Mono) {
+        self.sequence += 1;
+        self.accepted = self.sequence;
+        self.read_at = now;
+        self.stirred = true;
+    }
+
+    pub(super) fn was_read(
+        &mut self,
+        step: &mut Step,
+        answer: Result<BalancerState, BalancerError>,
+    ) {
+        let Some(Asking::Read { begun }) = self.asking.take() else { return };
+        let now = step.now.mono;
+        self.stirred = true;
+        // The end of the last session is worth looking for more often.
+        let interval_ms = if self.drains.is_empty() { OBSERVE_MS } else { PROCESS_MS };
+        self.read_at = now.plus_ms(interval_ms);
+        self.poll_at = now.plus_ms(PROCESS_MS);
+        match answer {
+            Ok(state) => {
+                if self.error.take().is_some() {
+                    step.log(Note::BalancerBack);
+                }
+                self.observe(step, begun, state);
+            }
+            Err(error) => self.unread(step, error.to_string()),
+        }
+    }
+
+    pub(super) fn was_set(
+        &mut self,
+        step: &Step,
+        answer: Result<Vec<Result<(), String>>, BalancerError>,
+    ) {
+        let Some(Asking::Set(commands)) = self.asking.take() else { return };
+        self.sequence += 1;
+        self.written = self.sequence;
+        self.read_at = step.now.mono;
+        self.stirred = true;
+        for (number, command) in commands.into_iter().enumerate() {
+            let error = match &answer {
+                Ok(answers) => match answers.get(number) {
+                    Some(Ok(())) => None,
+                    Some(Err(error)) => Some(error.clone()),
+                    None => Some("it gave no answer".to_owned()),
+                },
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(attempt) = self.attempts.get_mut(&(command.backend, command.server)) {
+                attempt.error = error;
+            }
+        }
+    }
+
+    pub(super) fn process_seen(&mut self, step: &Step, answer: Result<ProcessId, BalancerError>) {
+        let Some(Asking::Process) = self.asking.take() else { return };
+        let now = step.now.mono;
+        self.poll_at = now.plus_ms(PROCESS_MS);
+        let same = match answer {
+            Ok(process) => {
+                let known = self.observed.as_ref().is_some_and(|o| o.process == process);
+                known && self.error.is_none()
+            }
+            // Known to be gone; whether it is back is what the next poll tells.
+            Err(_) => self.error.is_some(),
+        };
+        if !same {
+            self.read_at = now;
+        }
+    }
+
+    pub(super) fn was_dumped(&mut self, step: &mut Step, answer: Result<(), BalancerError>) {
+        let Some(Asking::Dump) = self.asking.take() else { return };
+        let failed_before = std::mem::replace(&mut self.dump_failed, answer.is_err());
+        if let Err(error) = answer {
+            self.dump_at = Some(step.now.mono.plus_ms(RETRY_MS));
+            if !failed_before {
+                step.log(Note::DumpFailed { error: error.to_string() });
+            }
+        }
+    }
+
+    /// Decides what to record and what to set, and asks HAProxy the next thing.
+    pub(super) fn advance(&mut self, step: &mut Step) {
+        let now = step.now.mono;
+        if std::mem::take(&mut self.stirred) || self.drain_ends.is_some_and(|at| now >= at) {
+            self.record(step);
+            self.carry_out(step);
+            self.drain_ends = self.drains.values().copied().filter(|at| *at > now).min();
+        }
+        self.ask(step);
+    }
+
+    pub(super) fn refusal(&self, assignment: &Assignment) -> Option<RefusalReason> {
+        self.refusals.get(&assignment.app).cloned()
+    }
+
+    pub(super) fn is_done(&self, app: &AppName) -> bool {
+        self.done.contains(app)
+    }
+
+    /// What is reported. Ownership that is not on disk yet is none yet.
+    pub(super) fn report(&self, step: &Step) -> BalancerReport {
+        let written = step.disk.written();
+        let server = |backend: &BackendName, name: &ServerName, tracked: &Tracked, at: Mono| {
+            let owned = step
+                .disk
+                .memory()
+                .holding(backend, name)
+                .filter(|ours| {
+                    written.holding(backend, name).is_some_and(|w| w.owned == ours.owned)
+                })
+                .map(|ours| ours.owned.clone());
+            let since =
+                if tracked.seen.is_ready() { tracked.ready_since } else { tracked.clear_since };
+            let steady_for_ms = since.map_or(0, |since| at.since_ms(since));
+            ServerReport { seen: tracked.seen.clone(), owned, steady_for_ms }
+        };
+        let mut backends: BTreeMap<BackendName, BackendSeen> = BTreeMap::new();
+        for (name, servers) in self.observed.iter().flat_map(|observed| &observed.backends) {
+            let at = self.observed.as_ref().map_or(Mono(0), |observed| observed.at);
+            let seen = match &self.error {
+                Some(error) => BackendSeen::Unknown(error.clone()),
+                None => BackendSeen::Servers(
+                    servers.iter().map(|(s, t)| (s.clone(), server(name, s, t, at))).collect(),
+                ),
+            };
+            backends.insert(name.clone(), seen);
+        }
+        for name in &self.setup.backends {
+            backends.entry(name.clone()).or_insert_with(|| {
+                let missing = "HAProxy has no such backend".to_owned();
+                BackendSeen::Unknown(self.error.clone().unwrap_or(missing))
+            });
+        }
+        BalancerReport { state_file: self.setup.state_file && !self.dump_failed, backends }
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Mono> {
+        if self.asking.is_some() {
+            return None;
+        }
+        // What failed is tried again after a later reading, and needs no time of its own.
+        [Some(self.read_at), Some(self.poll_at), self.dump_at, self.drain_ends]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn observe(&mut self, step: &mut Step, begun: u64, state: BalancerState) {
+        let at = step.now.mono;
+        let before = self.observed.take();
+        let process_changed = before.as_ref().is_none_or(|b| b.process != state.process);
+        if process_changed {
+            step.log(Note::ProcessChanged { process: state.process.0 });
+        }
+        let mut changed = process_changed;
+        let mut track = |backend: &BackendName, name: &ServerName, seen: ServerSeen| {
+            let known = before.as_ref().and_then(|before| before.backends.get(backend)?.get(name));
+            changed |= known.is_none_or(|known| is_dumped_otherwise(&known.seen, &seen));
+            let since = |holds: bool, known: Option<Mono>| holds.then(|| known.unwrap_or(at));
+            Tracked {
+                ready_since: since(seen.is_ready(), known.and_then(|k| k.ready_since)),
+                clear_since: since(seen.admin.is_clear(), known.and_then(|k| k.clear_since)),
+                seen,
+            }
+        };
+        let backends = state
+            .backends
+            .into_iter()
+            .map(|(backend, servers)| {
+                let servers = servers
+                    .into_iter()
+                    .map(|(name, seen)| (name.clone(), track(&backend, &name, seen)))
+                    .collect();
+                (backend, servers)
+            })
+            .collect();
+        if changed && self.setup.state_file {
+            self.dump_at = Some(at);
+        }
+        self.observed = Some(Observed { begun, at, process: state.process, backends });
+    }
+
+    fn unread(&mut self, step: &mut Step, error: String) {
+        if self.error.is_none() {
+            step.log(Note::BalancerFailed { error: error.clone() });
+        }
+        self.error = Some(error);
+        // Nobody knows for how long anything has been as it will be seen next.
+        for tracked in self.observed.iter_mut().flat_map(|o| o.backends.values_mut()) {
+            for server in tracked.values_mut() {
+                (server.ready_since, server.clear_since) = (None, None);
+            }
+        }
+    }
+
+    /// The last observation, unless something was written, or is being written, since.
+    fn fresh(&self) -> Option<&Observed> {
+        let writing = matches!(self.asking, Some(Asking::Set(_)));
+        let readable = self.error.is_none() && !writing;
+        self.observed.as_ref().filter(|observed| readable && observed.begun > self.written)
+    }
+
+    /// Brings the records of ownership up to what is ordered and seen, so that they are written
+    /// together with the assignment that orders it.
+    fn record(&mut self, step: &mut Step) {
+        let Some(observed) = self.fresh() else { return };
+        for (place, ordered) in collect(step.disk.memory()) {
+            // A change of the record can lead to another: an order in the first, its state in the second.
+            for _ in 0..2 {
+                let holding = step.disk.memory().holding(&place.0, &place.1);
+                match need(&ordered, holding, observed.server(&place), observed.process) {
+                    Need::Record(new) => {
+                        let before = holding.map(|holding| holding.owned.before);
+                        log_record(step, &place, before, &new);
+                        let backend = step.disk.change().owned.entry(place.0.clone()).or_default();
+                        backend.insert(place.1.clone(), new);
+                    }
+                    Need::Disown => {
+                        disown(step, &place);
+                    }
+                    Need::Nothing | Need::Set(_) | Need::Drain { .. } => break,
+                }
+            }
+        }
+    }
+
+    /// Finds out what is to be set, what is refused, and what is done.
+    fn carry_out(&mut self, step: &mut Step) {
+        self.to_set.clear();
+        self.done.clear();
+        let written = step.disk.written();
+        let orders = collect(&written);
+        self.attempts.retain(|place, _| orders.contains_key(place));
+        self.drains.retain(|place, _| orders.contains_key(place));
+        if let Some(error) = &self.error {
+            let asked = orders.values().map(|ordered| ordered.app.clone());
+            let reason = RefusalReason::Balancer { error: error.clone() };
+            self.refusals = asked.map(|app| (app, reason.clone())).collect();
+        }
+        let accepted = self.accepted;
+        let Some(observed) = self.fresh().filter(|observed| observed.begun > accepted) else {
+            return;
+        };
+        let process = observed.process;
+        let mut refusals: BTreeMap<AppName, RefusalReason> = BTreeMap::new();
+        let mut open: BTreeSet<AppName> = BTreeSet::new();
+        let views: Vec<(Place, Ordered, View)> = orders
+            .into_iter()
+            .map(|(place, ordered)| {
+                let view = view(step, &written, observed, &place, &ordered);
+                (place, ordered, view)
+            })
+            .collect();
+        for (place, ordered, view) in views {
+            let app = ordered.app.clone();
+            if let Some(reason) = self.place(step.now.mono, process, &place, &ordered, view) {
+                open.insert(app.clone());
+                if let Some(reason) = reason {
+                    refusals.entry(app).or_insert(reason);
+                }
+            }
+        }
+        let apps = written.assignments.keys().filter(|app| !open.contains(*app));
+        self.done = apps.cloned().collect();
+        self.refusals = refusals;
+    }
+
+    /// Carries out the order for one server. Some if it is not as ordered, with the reason if it is
+    /// more than a matter of a moment.
+    fn place(
+        &mut self,
+        now: Mono,
+        process: ProcessId,
+        place: &Place,
+        ordered: &Ordered,
+        view: View,
+    ) -> Option<Option<RefusalReason>> {
+        let state = match view {
+            View::AsOrdered => {
+                self.attempts.remove(place);
+                self.drains.remove(place);
+                return None;
+            }
+            View::Unrecorded => return Some(None),
+            View::Missing(what) => return Some(Some(RefusalReason::NotConfigured { what })),
+            View::Set(state) => state,
+            View::Drain { set } => {
+                let ends = *self
+                    .drains
+                    .entry(place.clone())
+                    .or_insert_with(|| now.plus_ms(ordered.drain_ms));
+                match (now < ends, set) {
+                    (false, _) => SetState::Maint,
+                    (true, true) => SetState::Drain,
+                    (true, false) => {
+                        self.attempts.remove(place);
+                        return Some(None);
+                    }
+                }
+            }
+        };
+        Some(self.set(now, process, place, state))
+    }
+
+    /// Sets a state, unless the last try is too young; then says what became of it.
+    fn set(
+        &mut self,
+        now: Mono,
+        process: ProcessId,
+        place: &Place,
+        state: SetState,
+    ) -> Option<RefusalReason> {
+        let last = self
+            .attempts
+            .get(place)
+            .filter(|attempt| attempt.state == state && attempt.process == process);
+        let reason = last.map(|attempt| RefusalReason::Balancer {
+            error: attempt.error.clone().unwrap_or_else(|| {
+                format!("it did not keep {} {}/{}", word(state), place.0, place.1)
+            }),
+        });
+        if last.is_none_or(|attempt| now >= attempt.at.plus_ms(RETRY_MS)) {
+            self.attempts.insert(place.clone(), Try { state, process, at: now, error: None });
+            let (backend, server) = place.clone();
+            self.to_set.push(SetServer { backend, server, state });
+        }
+        reason
+    }
+
+    fn ask(&mut self, step: &mut Step) {
+        if self.asking.is_some() {
+            return;
+        }
+        let now = step.now.mono;
+        let (asking, effect) = if !self.to_set.is_empty() {
+            let commands = std::mem::take(&mut self.to_set);
+            (Asking::Set(commands.clone()), Effect::SetBalancer(commands))
+        } else if now >= self.read_at {
+            self.sequence += 1;
+            (Asking::Read { begun: self.sequence }, Effect::ReadBalancer)
+        } else if self.dump_at.is_some_and(|at| now >= at) {
+            self.dump_at = None;
+            (Asking::Dump, Effect::DumpState)
+        } else if now >= self.poll_at {
+            (Asking::Process, Effect::AskProcess)
+        } else {
+            return;
+        };
+        self.asking = Some(asking);
+        step.effects.push(effect);
+    }
+}
+
+/// A server beside the order for it that is on disk.
+enum View {
+    /// It is as ordered.
+    AsOrdered,
+    /// What must be on disk first is not yet.
+    Unrecorded,
+    /// HAProxy does not have it.
+    Missing(String),
+    /// This is to be set.
+    Set(SetState),
+    /// Its sessions are to end.
+    Drain { set: bool },
+}
+
+fn view(
+    step: &Step,
+    written: &super::memory::Memory,
+    observed: &Observed,
+    place: &Place,
+    ordered: &Ordered,
+) -> View {
+    let holding = step.disk.memory().holding(&place.0, &place.1);
+    let seen = observed.server(place);
+    if ordered.order == Order::Out && seen.is_none() {
+        let backend = &place.0;
+        return View::Missing(if observed.backends.contains_key(backend) {
+            format!("server {} in backend {backend}", place.1)
+        } else {
+            format!("backend {backend}")
+        });
+    }
+    let on_disk = written.holding(&place.0, &place.1).map(|holding| &holding.owned)
+        == holding.map(|holding| &holding.owned);
+    match need(ordered, holding, seen, observed.process) {
+        // Nothing is ours any more; that it is on disk still does no harm.
+        Need::Nothing if ordered.order == Order::In || on_disk => View::AsOrdered,
+        Need::Set(state) if ordered.order == Order::In || on_disk => View::Set(state),
+        Need::Drain { set } if on_disk => View::Drain { set },
+        Need::Nothing | Need::Set(_) | Need::Drain { .. } | Need::Record(_) | Need::Disown => {
+            View::Unrecorded
+        }
+    }
+}
+
+fn log_record(
+    step: &mut Step,
+    place: &Place,
+    before: Option<crate::model::AdminBits>,
+    new: &super::memory::Holding,
+) {
+    let (backend, server) = place.clone();
+    match before {
+        None => step.log(Note::Owns { backend, server, owned: new.owned.clone() }),
+        Some(before) if before != new.owned.before => {
+            step.log(Note::LiftedByHand { backend, server });
+        }
+        Some(_) => {}
+    }
+}
+
+fn disown(step: &mut Step, place: &Place) {
+    let owned = &mut step.disk.change().owned;
+    if let Some(servers) = owned.get_mut(&place.0) {
+        servers.remove(&place.1);
+        if servers.is_empty() {
+            owned.remove(&place.0);
+        }
+    }
+    let (backend, server) = place.clone();
+    step.log(Note::Disowns { backend, server });
+}
+
+/// What the state file holds of a server differs.
+fn is_dumped_otherwise(known: &ServerSeen, seen: &ServerSeen) -> bool {
+    known.admin != seen.admin || known.health != seen.health || known.weight != seen.weight
+}
+
+fn word(state: SetState) -> &'static str {
+    match state {
+        SetState::Ready => "ready of",
+        SetState::Drain => "drain of",
+        SetState::Maint => "maintenance of",
+    }
+}

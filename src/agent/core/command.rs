@@ -1,0 +1,126 @@
+//! Who commands, and which assignment is in force.
+//!
+//! Principle: a document that is refused, older, or missing changes nothing.
+
+use std::collections::BTreeMap;
+
+use super::Step;
+use super::note::Note;
+use crate::model::{AppName, Assignment, Epoch, Leader, Refusal, RefusalReason, Stamp};
+
+/// Apps that may command one node. Far above any real node's, and a bound on what a broken
+/// controller can make an agent remember.
+const APPS_MAX: usize = 1_024;
+
+/// Who commands.
+#[derive(Debug, Default)]
+pub(super) struct Command {
+    /// Assignments that came before the agent had read its own retained documents.
+    waiting: BTreeMap<AppName, Assignment>,
+    /// The last order per app that came from somebody who does not command it.
+    stale: BTreeMap<AppName, Refusal>,
+}
+
+impl Command {
+    /// Why the last order for `app` was refused, if it was.
+    pub(super) fn refusal(&self, app: &AppName) -> Option<&Refusal> {
+        self.stale.get(app)
+    }
+
+    /// Takes in a claim of leadership.
+    pub(super) fn leader(&mut self, step: &mut Step, leader: &Leader) {
+        // Which order was refused cannot be told here: a leader has not given one yet.
+        let stamp = Stamp { epoch: leader.epoch.clone(), generation: 0 };
+        self.admit(step, &leader.app, stamp);
+    }
+
+    /// Takes in an assignment; `true` if it is in force from now on.
+    pub(super) fn assignment(&mut self, step: &mut Step, assignment: Assignment) -> bool {
+        if assignment.node != step.setup.node {
+            step.log(Note::Misaddressed { node: assignment.node });
+            return false;
+        }
+        if !step.restored {
+            let waits = self.waiting.len() < APPS_MAX;
+            if waits {
+                self.waiting.insert(assignment.app.clone(), assignment);
+            }
+            return false;
+        }
+        let app = assignment.app.clone();
+        if !self.admit(step, &app, assignment.stamp.clone()) {
+            return false;
+        }
+        let in_force = step.disk.memory().assignments.get(&app);
+        if in_force.is_some_and(|ours| ours.stamp >= assignment.stamp) {
+            return false;
+        }
+        step.log(Note::Accepted { app: app.clone(), stamp: assignment.stamp.clone() });
+        step.disk.change().assignments.insert(app, assignment);
+        true
+    }
+
+    /// Takes in what waited for the agent's own retained documents; `true` if any is in force from
+    /// now on.
+    pub(super) fn restored(&mut self, step: &mut Step) -> bool {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut accepted = false;
+        for assignment in waiting.into_values() {
+            accepted |= self.assignment(step, assignment);
+        }
+        accepted
+    }
+
+    /// Whether what bears `stamp` may be heard. Remembers a higher epoch, and a refusal.
+    fn admit(&mut self, step: &mut Step, app: &AppName, stamp: Stamp) -> bool {
+        let epochs = &step.disk.memory().epochs;
+        match weigh(epochs.get(app), &stamp.epoch) {
+            Weight::Same => {
+                self.stale.remove(app);
+                true
+            }
+            Weight::Higher => {
+                if epochs.len() >= APPS_MAX && !epochs.contains_key(app) {
+                    step.log(Note::TooManyApps { app: app.clone() });
+                    return false;
+                }
+                self.stale.remove(app);
+                step.disk.change().epochs.insert(app.clone(), stamp.epoch);
+                true
+            }
+            Weight::Stale { known } => {
+                step.log(Note::StaleEpoch {
+                    app: app.clone(),
+                    offered: stamp.epoch.clone(),
+                    known: known.clone(),
+                });
+                let reason = RefusalReason::StaleEpoch { known };
+                self.stale.insert(app.clone(), Refusal { stamp, reason });
+                false
+            }
+        }
+    }
+}
+
+/// An epoch beside the highest that is known.
+#[derive(Debug, PartialEq, Eq)]
+enum Weight {
+    /// The same number from the same controller.
+    Same,
+    /// A higher number.
+    Higher,
+    /// A lower number, or the same from another controller.
+    Stale {
+        /// The one that stays.
+        known: Epoch,
+    },
+}
+
+fn weigh(known: Option<&Epoch>, offered: &Epoch) -> Weight {
+    match known {
+        None => Weight::Higher,
+        Some(known) if offered.number > known.number => Weight::Higher,
+        Some(known) if offered == known => Weight::Same,
+        Some(known) => Weight::Stale { known: known.clone() },
+    }
+}

@@ -1,0 +1,165 @@
+//! What is worth a line in the log, as values; the driver logs them with constant messages.
+
+use crate::model::{
+    AppName, Attempt, BackendName, Boot, CheckName, Epoch, MessageKey, NodeName, Owned,
+    RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
+};
+
+/// One line for the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// Another agent speaks under this node's name.
+    NameTaken {
+        /// Its life.
+        boot: Boot,
+    },
+    /// The disk was lost or is older than the agent's own retained report, which was taken instead.
+    Recovered {
+        /// Assignments taken from it.
+        assignments: usize,
+        /// Maintenances found again.
+        owned: usize,
+    },
+    /// A document is not understood and was ignored.
+    BadDocument {
+        /// Where.
+        topic: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// An assignment for another node came to this one's topic.
+    Misaddressed {
+        /// The node that it names.
+        node: NodeName,
+    },
+    /// More apps command this node than it will remember.
+    TooManyApps {
+        /// The one that was ignored.
+        app: AppName,
+    },
+    /// An assignment is in force from now on.
+    Accepted {
+        /// The app.
+        app: AppName,
+        /// Which.
+        stamp: Stamp,
+    },
+    /// An order or a claim came from somebody who does not command any more.
+    StaleEpoch {
+        /// The app.
+        app: AppName,
+        /// Whose.
+        offered: Epoch,
+        /// Who commands.
+        known: Epoch,
+    },
+    /// Why the agent does not do what was asked has changed.
+    Refused {
+        /// The app.
+        app: AppName,
+        /// Why, or that it does not refuse any more.
+        refusal: Option<Refusal>,
+    },
+    /// An attempt starts.
+    UpgradeStarts {
+        /// The app.
+        app: AppName,
+        /// The revision.
+        revision: Revision,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// An attempt has ended.
+    UpgradeEnded {
+        /// The app.
+        app: AppName,
+        /// It, with its outcome.
+        attempt: Attempt,
+    },
+    /// An attempt was running when the agent last ended.
+    Interrupted {
+        /// The app.
+        app: AppName,
+        /// The revision.
+        revision: Revision,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// A settling stands elsewhere now.
+    Settle {
+        /// The app.
+        app: AppName,
+        /// Where.
+        state: SettleState,
+        /// The checks that are not OK.
+        not_ok: Vec<CheckName>,
+    },
+    /// A maintenance is ours from now on.
+    Owns {
+        /// The backend.
+        backend: BackendName,
+        /// The server.
+        server: ServerName,
+        /// On whose order, and what was there before.
+        owned: Owned,
+    },
+    /// A maintenance is not ours any more.
+    Disowns {
+        /// The backend.
+        backend: BackendName,
+        /// The server.
+        server: ServerName,
+    },
+    /// Somebody lifted a maintenance of ours by hand; it is set again.
+    LiftedByHand {
+        /// The backend.
+        backend: BackendName,
+        /// The server.
+        server: ServerName,
+    },
+    /// Another HAProxy process serves.
+    ProcessChanged {
+        /// Its id.
+        process: u32,
+    },
+    /// HAProxy cannot be asked; told once until it can.
+    BalancerFailed {
+        /// In words.
+        error: String,
+    },
+    /// HAProxy can be asked again.
+    BalancerBack,
+    /// HAProxy's state file could not be written.
+    DumpFailed {
+        /// In words.
+        error: String,
+    },
+    /// The agent's disk does not take its memory.
+    DiskFailed {
+        /// In words.
+        error: String,
+    },
+    /// A message was delivered.
+    Delivered {
+        /// Which.
+        key: MessageKey,
+        /// To whom.
+        recipient: RecipientName,
+    },
+    /// A message was not delivered.
+    NotDelivered {
+        /// Which.
+        key: MessageKey,
+        /// To whom.
+        recipient: RecipientName,
+        /// In words.
+        error: String,
+        /// In how many milliseconds it is tried again, if it is.
+        again_in_ms: Option<u64>,
+    },
+    /// The agent ends; a running upgrade is waited for a little.
+    Stopping {
+        /// Whether one is.
+        upgrading: bool,
+    },
+}

@@ -1,0 +1,219 @@
+//! The mailbox of a notification server: what is delivered, tried again, and receipted.
+//!
+//! At least once: an outcome is on disk before its receipt is published, and a message without an outcome is
+//! tried for as long as it is in the mailbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Step;
+use super::event::{Effect, Publication};
+use super::note::Note;
+use crate::model::{Mailbox, Message, MessageKey, Mono, Receipt, ReceiptOutcome, RecipientName};
+use crate::plan::ports::DeliverError;
+
+/// The first wait after a transient failure; it doubles from there.
+const BACKOFF_MS_MIN: u64 = 1_000;
+
+/// The longest wait of our own: a service that is back is used within a minute.
+const BACKOFF_MS_MAX: u64 = 60_000;
+
+/// The longest wait that a service may ask for; a slip of its clock must not silence us for good.
+const ASKED_MS_MAX: u64 = 3_600_000;
+
+/// After this many transient failures in a row the receipt says so, and the controller can turn to
+/// another server.
+const EARLY: u32 = 3;
+
+/// Deliveries under way at once; each takes a connection.
+const UNDER_WAY_MAX: usize = 8;
+
+/// Messages of a mailbox that are worked on, in the order of their keys; the rest waits.
+const MESSAGES_MAX: usize = 256;
+
+/// The mailbox.
+#[derive(Debug, Default)]
+pub(super) struct Post {
+    mailbox: Option<Mailbox>,
+    tries: BTreeMap<(MessageKey, RecipientName), Tries>,
+    /// The receipts of this connection.
+    receipts: BTreeMap<MessageKey, Receipt>,
+}
+
+/// What was tried for a recipient of a message.
+#[derive(Debug, Default)]
+struct Tries {
+    under_way: bool,
+    failures: u32,
+    again_at: Option<Mono>,
+    /// The error that the early receipt tells.
+    early: Option<String>,
+}
+
+impl Post {
+    /// What was published may be lost.
+    pub(super) fn connected(&mut self) {
+        self.receipts.clear();
+    }
+
+    /// Takes in the mailbox, whole.
+    pub(super) fn mailbox(&mut self, step: &mut Step, mailbox: Mailbox) {
+        let kept = |key: &MessageKey| mailbox.messages.contains_key(key);
+        // What is under way is remembered until it ends: it takes one of the places.
+        self.tries.retain(|(key, _), tries| kept(key) || tries.under_way);
+        self.receipts.retain(|key, _| kept(key));
+        if step.disk.memory().delivered.keys().any(|key| !kept(key)) {
+            step.disk.change().delivered.retain(|key, _| kept(key));
+        }
+        self.mailbox = Some(mailbox);
+    }
+
+    /// Takes in what became of a try.
+    pub(super) fn delivered(
+        &mut self,
+        step: &mut Step,
+        key: MessageKey,
+        recipient: RecipientName,
+        result: Result<(), DeliverError>,
+    ) {
+        let place = (key, recipient);
+        let wanted = self.mailbox.as_ref().is_some_and(|m| m.messages.contains_key(&place.0));
+        if !wanted {
+            self.tries.remove(&place);
+            return;
+        }
+        let outcome = match result {
+            Ok(()) => {
+                let (key, recipient) = place.clone();
+                step.log(Note::Delivered { key, recipient });
+                ReceiptOutcome::Delivered
+            }
+            Err(DeliverError::Terminal { error }) => {
+                log_failure(step, &place, &error, None);
+                ReceiptOutcome::Failed(error)
+            }
+            Err(DeliverError::Transient { error, retry_after_ms }) => {
+                self.failed(step, place, error, retry_after_ms);
+                return;
+            }
+        };
+        self.tries.remove(&place);
+        record(step, place, outcome);
+    }
+
+    /// Starts deliveries, and publishes receipts of what is on disk.
+    pub(super) fn advance(&mut self, step: &mut Step, connected: bool) {
+        let Some(mailbox) = self.mailbox.take() else { return };
+        for message in mailbox.messages.values().take(MESSAGES_MAX) {
+            if !step.stopping {
+                self.deliver(step, message);
+            }
+            if connected {
+                self.receipt(step, message);
+            }
+        }
+        self.mailbox = Some(mailbox);
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Mono> {
+        let under_way = self.tries.values().filter(|tries| tries.under_way).count();
+        if under_way >= UNDER_WAY_MAX {
+            return None;
+        }
+        self.tries.values().filter(|tries| !tries.under_way).filter_map(|t| t.again_at).min()
+    }
+
+    fn failed(
+        &mut self,
+        step: &mut Step,
+        place: (MessageKey, RecipientName),
+        error: String,
+        retry_after_ms: Option<u64>,
+    ) {
+        let tries = self.tries.entry(place.clone()).or_default();
+        tries.under_way = false;
+        tries.failures = tries.failures.saturating_add(1);
+        // 1 s, 2 s, 4 s, 8 s, 16 s, 32 s, and from then on 60 s.
+        let backoff_ms = BACKOFF_MS_MIN << (tries.failures - 1).min(6);
+        let asked_ms = retry_after_ms.unwrap_or(0).min(ASKED_MS_MAX);
+        let wait_ms = backoff_ms.min(BACKOFF_MS_MAX).max(asked_ms);
+        tries.again_at = Some(step.now.mono.plus_ms(wait_ms));
+        if tries.failures >= EARLY && tries.early.is_none() {
+            tries.early = Some(format!("not delivered after {EARLY} tries: {error}"));
+        }
+        log_failure(step, &place, &error, Some(wait_ms));
+    }
+
+    fn deliver(&mut self, step: &mut Step, message: &Message) {
+        for recipient in &message.recipients {
+            let known = step.disk.memory().delivered.get(&message.key);
+            if known.is_some_and(|outcomes| outcomes.contains_key(recipient)) {
+                continue;
+            }
+            let place = (message.key.clone(), recipient.clone());
+            if !step.setup.recipients.as_ref().is_some_and(|known| known.contains(recipient)) {
+                let error = format!("{} does not know {recipient}", step.setup.node);
+                log_failure(step, &place, &error, None);
+                record(step, place, ReceiptOutcome::Failed(error));
+                continue;
+            }
+            if self.tries.values().filter(|tries| tries.under_way).count() >= UNDER_WAY_MAX {
+                return;
+            }
+            let tries = self.tries.entry(place).or_default();
+            if !tries.under_way && tries.again_at.is_none_or(|at| step.now.mono >= at) {
+                tries.under_way = true;
+                tries.again_at = None;
+                let message = Box::new(message.clone());
+                step.effects.push(Effect::Deliver { recipient: recipient.clone(), message });
+            }
+        }
+    }
+
+    fn receipt(&mut self, step: &mut Step, message: &Message) {
+        let written = step.disk.written();
+        let known = written.delivered.get(&message.key);
+        let mut outcomes: BTreeMap<RecipientName, ReceiptOutcome> = BTreeMap::new();
+        let mut early = false;
+        for recipient in &message.recipients {
+            if let Some(outcome) = known.and_then(|known| known.get(recipient)) {
+                outcomes.insert(recipient.clone(), outcome.clone());
+            } else if let Some(error) = self
+                .tries
+                .get(&(message.key.clone(), recipient.clone()))
+                .and_then(|tries| tries.early.clone())
+            {
+                early = true;
+                outcomes.insert(recipient.clone(), ReceiptOutcome::Failed(error));
+            }
+        }
+        let told: BTreeSet<&RecipientName> = outcomes.keys().collect();
+        let whole = message.recipients.iter().all(|recipient| told.contains(recipient));
+        if !whole && !early {
+            return;
+        }
+        let (key, node) = (message.key.clone(), step.setup.node.clone());
+        let receipt = Receipt { key: key.clone(), node, outcomes };
+        if self.receipts.get(&key) != Some(&receipt) {
+            self.receipts.insert(key, receipt.clone());
+            step.effects.push(Effect::Publish(Box::new(Publication::Receipt(receipt))));
+        }
+    }
+}
+
+fn record(step: &mut Step, (key, recipient): (MessageKey, RecipientName), outcome: ReceiptOutcome) {
+    step.disk.change().delivered.entry(key).or_default().insert(recipient, outcome);
+}
+
+fn log_failure(
+    step: &mut Step,
+    (key, recipient): &(MessageKey, RecipientName),
+    error: &str,
+    again_in_ms: Option<u64>,
+) {
+    step.log(Note::NotDelivered {
+        key: key.clone(),
+        recipient: recipient.clone(),
+        error: error.to_owned(),
+        again_in_ms,
+    });
+}

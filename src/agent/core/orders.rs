@@ -1,0 +1,127 @@
+//! What one server needs, from what was ordered, what is ours, and what HAProxy shows: a table, as a function.
+//!
+//! Principle: what somebody else set is never lifted and never lost. So what was there before is
+//! recorded before it is touched, and only what is ours is ever restored.
+
+use std::collections::BTreeMap;
+
+use super::memory::{Holding, Memory};
+use crate::model::{AdminBits, AppName, BackendName, Order, Owned, ServerName, ServerSeen, Stamp};
+use crate::plan::ports::{ProcessId, SetState};
+
+/// A server of a backend.
+pub(super) type Place = (BackendName, ServerName);
+
+/// What is ordered for one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ordered {
+    pub(super) order: Order,
+    pub(super) app: AppName,
+    pub(super) stamp: Stamp,
+    pub(super) drain_ms: u64,
+}
+
+/// Every order of `memory`'s assignments. Where two apps disagree about a server, which no valid
+/// desired state leads to, it is kept out.
+pub(super) fn collect(memory: &Memory) -> BTreeMap<Place, Ordered> {
+    let mut orders: BTreeMap<Place, Ordered> = BTreeMap::new();
+    for (app, assignment) in &memory.assignments {
+        for (backend, work) in &assignment.balance {
+            for (server, order) in &work.servers {
+                let place = (backend.clone(), server.clone());
+                if orders.get(&place).is_some_and(|other| other.order == Order::Out) {
+                    continue;
+                }
+                let stamp = assignment.stamp.clone();
+                let (order, app, drain_ms) = (*order, app.clone(), work.drain_ms);
+                orders.insert(place, Ordered { order, app, stamp, drain_ms });
+            }
+        }
+    }
+    orders
+}
+
+/// What one server needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It is as ordered.
+    Nothing,
+    /// This is to be on record first; then look again.
+    Record(Holding),
+    /// The record is to end.
+    Disown,
+    /// This is to be set.
+    Set(SetState),
+    /// Its sessions are to end, for as long as the drain lasts.
+    Drain {
+        /// The drain is yet to be set.
+        set: bool,
+    },
+}
+
+/// What the server needs. `seen` is none if HAProxy does not have it, which leaves nothing to keep
+/// out or to restore.
+pub(super) fn need(
+    ordered: &Ordered,
+    holding: Option<&Holding>,
+    seen: Option<&ServerSeen>,
+    process: ProcessId,
+) -> Need {
+    match (ordered.order, holding, seen) {
+        (Order::Out, None, Some(seen)) => Need::Record(Holding {
+            owned: Owned { asked: ordered.stamp.clone(), before: seen.admin },
+            process: Some(process.0),
+            draining: ordered.drain_ms > 0 && !seen.admin.is_out(),
+        }),
+        (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process),
+        (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process),
+        (Order::In, Some(_), None) => Need::Disown,
+        (Order::In, None, _) | (Order::Out, _, None) => Need::Nothing,
+    }
+}
+
+fn keep_out(ordered: &Ordered, holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
+    let same_process = holding.process == Some(process.0);
+    if seen.admin.is_forced_maintenance() {
+        if same_process && !holding.draining {
+            return Need::Nothing;
+        }
+        let process = Some(process.0);
+        return Need::Record(Holding { process, draining: false, ..holding.clone() });
+    }
+    // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
+    // A new process has read its configuration, and nobody has wanted anything.
+    let bits = without_our_drain(holding, seen.admin);
+    if same_process && bits != holding.owned.before {
+        let owned = Owned { before: bits, ..holding.owned.clone() };
+        return Need::Record(Holding { owned, ..holding.clone() });
+    }
+    let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
+    // What gets no traffic, for whatever reason, needs no drain.
+    let sessions = seen.sessions > 0 || !drained;
+    if holding.draining && ordered.drain_ms > 0 && sessions && !seen.admin.is_out() {
+        return Need::Drain { set: !drained };
+    }
+    Need::Set(SetState::Maint)
+}
+
+fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
+    let same_process = holding.process == Some(process.0);
+    let out = seen.admin.is_forced_maintenance();
+    let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
+    match SetState::restoring(holding.owned.before) {
+        Some(SetState::Ready) if out || (drained && holding.draining) => Need::Set(SetState::Ready),
+        // A reload has lost the maintenance, and the drain that is to be restored with it.
+        Some(SetState::Drain) if out || !(drained || same_process) => Need::Set(SetState::Drain),
+        Some(SetState::Ready | SetState::Drain | SetState::Maint) | None => Need::Disown,
+    }
+}
+
+/// The bits as they would be without the drain that we have set on the way to maintenance.
+fn without_our_drain(holding: &Holding, bits: AdminBits) -> AdminBits {
+    if !holding.draining {
+        return bits;
+    }
+    let before = holding.owned.before.0 & AdminBits::FORCED_DRAIN;
+    AdminBits(bits.0 & !AdminBits::FORCED_DRAIN | before)
+}

@@ -1,0 +1,9 @@
+//! The rules of the protocol, one script each, on a core that is driven by hand.
+
+mod balancer;
+mod command;
+mod life;
+mod node;
+mod notify;
+mod rig;
+mod settle;

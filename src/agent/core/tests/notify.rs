@@ -1,0 +1,171 @@
+//! The mailbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rig::*;
+use crate::agent::core::Event;
+use crate::agent::core::*;
+use crate::model::*;
+use crate::plan::ports::DeliverError;
+
+fn name(text: &str) -> RecipientName {
+    RecipientName::new(text).unwrap()
+}
+
+fn key(text: &str) -> MessageKey {
+    MessageKey(text.to_owned())
+}
+
+fn message(text: &str, recipients: &[&str]) -> Message {
+    Message {
+        key: key(text),
+        app: app(),
+        cluster: ClusterName::new("alfa").unwrap(),
+        rollout: None,
+        cause: Cause::Completed,
+        kind: NotifyOn::Completed,
+        priority: Priority::Low,
+        title: "done".into(),
+        text: "done".into(),
+        revision_from: None,
+        revision_to: revision("2"),
+        commit: String::new(),
+        recipients: recipients.iter().map(|text| name(text)).collect(),
+        at: Wall(0),
+    }
+}
+
+fn mailbox(messages: &[Message]) -> Event {
+    let messages = messages.iter().map(|m| (m.key.clone(), m.clone())).collect();
+    let document = Document::Mailbox(Box::new(Mailbox { messages }));
+    Event::Received { document, retained: true }
+}
+
+fn server() -> Rig {
+    let recipients = Some(BTreeSet::from([name("anna"), name("bert")]));
+    Rig::connected(Setup { recipients, ..setup() })
+}
+
+fn transient(retry_after_ms: Option<u64>) -> Result<(), DeliverError> {
+    Err(DeliverError::Transient { error: "busy".into(), retry_after_ms })
+}
+
+/// Ends the oldest delivery under way.
+fn ends(rig: &mut Rig, result: Result<(), DeliverError>) {
+    let (recipient, message) = rig.deliveries.pop_front().expect("a delivery is under way");
+    rig.send(Event::Delivered { key: message.key, recipient, result });
+}
+
+fn outcomes(list: &[(&str, ReceiptOutcome)]) -> BTreeMap<RecipientName, ReceiptOutcome> {
+    list.iter().map(|(text, outcome)| (name(text), outcome.clone())).collect()
+}
+
+#[test]
+fn every_recipient_gets_it_once_and_the_receipt_follows_the_disk() {
+    let mut rig = server();
+    rig.send(mailbox(&[message("k1", &["anna", "bert"])]));
+    assert_eq!(rig.deliveries.len(), 2);
+    ends(&mut rig, Ok(()));
+    assert!(rig.receipts.is_empty(), "not before all have an outcome");
+    rig.slow_disk = true;
+    ends(&mut rig, Err(DeliverError::Terminal { error: "gone".into() }));
+    assert!(rig.receipts.is_empty(), "not before it is on disk");
+    rig.write();
+    let expected = outcomes(&[
+        ("anna", ReceiptOutcome::Delivered),
+        ("bert", ReceiptOutcome::Failed("gone".into())),
+    ]);
+    let receipt = Receipt { key: key("k1"), node: node(), outcomes: expected };
+    assert_eq!(rig.receipts, std::slice::from_ref(&receipt));
+    rig.send(mailbox(&[message("k1", &["anna", "bert"])]));
+    rig.pass(120_000);
+    assert!(rig.deliveries.is_empty());
+    assert_eq!(rig.receipts.len(), 1);
+
+    rig.slow_disk = false;
+    rig.restart();
+    rig.connect_with(vec![Document::Mailbox(Box::new(Mailbox {
+        messages: BTreeMap::from([(key("k1"), message("k1", &["anna", "bert"]))]),
+    }))]);
+    assert!(rig.deliveries.is_empty(), "nor after a restart");
+    assert_eq!(rig.receipts, [receipt.clone(), receipt], "the receipt may have been lost");
+}
+
+#[test]
+fn what_was_under_way_at_a_crash_is_delivered_again() {
+    let mut rig = server();
+    rig.send(mailbox(&[message("k1", &["anna", "bert"])]));
+    ends(&mut rig, Ok(()));
+    rig.restart();
+    rig.connect();
+    rig.send(mailbox(&[message("k1", &["anna", "bert"])]));
+    assert_eq!(rig.deliveries.len(), 1);
+    assert_eq!(rig.deliveries[0].0, name("bert"));
+}
+
+#[test]
+fn a_message_that_leaves_the_mailbox_is_forgotten() {
+    let mut rig = server();
+    rig.send(mailbox(&[message("k1", &["anna"]), message("k2", &["anna"])]));
+    ends(&mut rig, Ok(()));
+    rig.send(mailbox(&[]));
+    ends(&mut rig, Ok(()));
+    assert!(rig.disk.as_ref().unwrap().delivered.is_empty());
+    assert_eq!(rig.receipts.len(), 1);
+    rig.pass(120_000);
+    assert!(rig.deliveries.is_empty());
+}
+
+#[test]
+fn transient_failures_are_tried_again_and_told_early() {
+    let mut rig = server();
+    rig.send(mailbox(&[message("k1", &["anna"])]));
+    for (failures, wait_ms) in
+        [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000].into_iter().enumerate()
+    {
+        ends(&mut rig, transient(None));
+        assert_eq!(rig.receipts.len(), usize::from(failures >= 2), "after {failures} before");
+        rig.pass(wait_ms - 1);
+        assert!(rig.deliveries.is_empty(), "after {failures} before");
+        rig.pass(1);
+        assert_eq!(rig.deliveries.len(), 1, "after {failures} before");
+    }
+    assert!(matches!(rig.receipts[0].outcomes[&name("anna")], ReceiptOutcome::Failed(_)));
+    ends(&mut rig, Ok(()));
+    let delivered = outcomes(&[("anna", ReceiptOutcome::Delivered)]);
+    assert_eq!(rig.receipts.last().unwrap().outcomes, delivered);
+}
+
+#[test]
+fn a_service_that_asks_for_patience_gets_it() {
+    let mut rig = server();
+    rig.send(mailbox(&[message("k1", &["anna"])]));
+    ends(&mut rig, transient(Some(90_000)));
+    rig.pass(89_999);
+    assert!(rig.deliveries.is_empty());
+    rig.pass(1);
+    assert_eq!(rig.deliveries.len(), 1);
+}
+
+#[test]
+fn an_unknown_recipient_fails_for_good() {
+    let mut rig = server();
+    rig.send(mailbox(&[message("k1", &["carl"])]));
+    assert!(rig.deliveries.is_empty());
+    let outcome = &rig.receipts[0].outcomes[&name("carl")];
+    assert!(matches!(outcome, ReceiptOutcome::Failed(error) if error.contains("carl")));
+}
+
+#[test]
+fn few_deliveries_are_under_way_at_once() {
+    let mut rig = server();
+    let messages: Vec<Message> =
+        (10..40).map(|number| message(&format!("k{number}"), &["anna"])).collect();
+    rig.send(mailbox(&messages));
+    assert_eq!(rig.deliveries.len(), 8);
+    for _ in 0..30 {
+        ends(&mut rig, Ok(()));
+        assert!(rig.deliveries.len() <= 8);
+    }
+    assert_eq!(rig.receipts.len(), 30);
+}

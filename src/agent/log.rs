@@ -1,0 +1,82 @@
+//! The core's notes as lines of the log: constant messages, values as fields.
+
+use tracing::{error, info, warn};
+
+use super::core::Note;
+use crate::model::{AppName, Attempt, AttemptOutcome, CheckName, Refusal, SettleState};
+
+/// Writes one line. What a person should look at is a warning; what needs one is an error.
+pub(super) fn log(note: &Note) {
+    match note {
+        Note::NameTaken { boot } => {
+            error!(started = boot.started, "another agent uses this node's name");
+        }
+        Note::Recovered { assignments, owned } => {
+            warn!(assignments, owned, "memory recovered from the retained report");
+        }
+        Note::BadDocument { topic, error } => warn!(topic, error, "document not understood"),
+        Note::Misaddressed { node } => warn!(%node, "assignment for another node"),
+        Note::TooManyApps { app } => error!(%app, "too many apps command this node"),
+        Note::Accepted { app, stamp } => info!(%app, %stamp, "assignment accepted"),
+        Note::StaleEpoch { app, offered, known } => warn!(
+            %app,
+            offered = offered.number,
+            by = %offered.controller,
+            known = known.number,
+            of = %known.controller,
+            "order of a controller that does not command"
+        ),
+        Note::Refused { app, refusal } => log_refusal(app, refusal.as_ref()),
+        Note::UpgradeStarts { app, revision, attempt } => {
+            info!(%app, %revision, attempt, "upgrade starts");
+        }
+        Note::UpgradeEnded { app, attempt } => log_attempt(app, attempt),
+        Note::Interrupted { app, revision, attempt } => {
+            warn!(%app, %revision, attempt, "upgrade was interrupted by the end of the agent");
+        }
+        Note::Settle { app, state, not_ok } => log_settle(app, *state, not_ok),
+        Note::Owns { backend, server, owned } => {
+            info!(%backend, %server, before = owned.before.0, "takes out");
+        }
+        Note::Disowns { backend, server } => info!(%backend, %server, "put back"),
+        Note::LiftedByHand { backend, server } => {
+            warn!(%backend, %server, "somebody changed a server that is kept out");
+        }
+        Note::ProcessChanged { process } => info!(process, "HAProxy process seen"),
+        Note::BalancerFailed { error } => error!(error, "HAProxy cannot be asked"),
+        Note::BalancerBack => info!("HAProxy answers again"),
+        Note::DumpFailed { error } => error!(error, "HAProxy's state file cannot be written"),
+        Note::DiskFailed { error } => error!(error, "the agent's memory cannot be written"),
+        Note::Delivered { key, recipient } => info!(%key, %recipient, "message delivered"),
+        Note::NotDelivered { key, recipient, error, again_in_ms } => {
+            warn!(%key, %recipient, error, again_in_ms, "message not delivered");
+        }
+        Note::Stopping { upgrading } => info!(upgrading, "ending"),
+    }
+}
+
+fn log_refusal(app: &AppName, refusal: Option<&Refusal>) {
+    match refusal {
+        Some(Refusal { stamp, reason }) => warn!(%app, %stamp, %reason, "order not followed"),
+        None => info!(%app, "nothing is refused any more"),
+    }
+}
+
+fn log_attempt(app: &AppName, attempt: &Attempt) {
+    let Attempt { revision, attempt: number, took_ms, .. } = attempt;
+    match &attempt.outcome {
+        AttemptOutcome::Running => info!(%app, %revision, number, "upgrade runs"),
+        AttemptOutcome::Succeeded => info!(%app, %revision, number, took_ms, "upgrade succeeded"),
+        AttemptOutcome::Failed { why, .. } => {
+            warn!(%app, %revision, number, took_ms, %why, "upgrade failed");
+        }
+    }
+}
+
+fn log_settle(app: &AppName, state: SettleState, not_ok: &[CheckName]) {
+    match state {
+        SettleState::Checking => info!(%app, ?not_ok, "checks are not OK"),
+        SettleState::Settled { late } => info!(%app, late, "settled"),
+        SettleState::TimedOut => warn!(%app, ?not_ok, "checks were not OK in time"),
+    }
+}

@@ -1,0 +1,11 @@
+//! Floor 3: the agent of one node. A core that decides everything, and a driver that carries it out.
+
+mod config;
+pub mod core;
+mod driver;
+mod log;
+mod store;
+
+pub use config::{Config, ConfigError};
+pub use driver::{AgentError, run, run_until};
+pub use store::StateError;

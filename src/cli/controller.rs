@@ -1,0 +1,130 @@
+//! `evenkeel controller`: keeps a fleet at what the desired files say.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::signals;
+use crate::bus::session;
+use crate::controller::driver;
+use crate::http;
+use crate::model::FleetName;
+
+/// Runs the controller.
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// The desired directory.
+    #[arg(long, value_name = "DIR")]
+    desired: PathBuf,
+    /// The state directory; made if it is missing.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// The broker, as mqtt://host:port or mqtts://host:port; without it, or with "embedded", the
+    /// broker inside this process.
+    #[arg(long, value_name = "URL", default_value = "embedded")]
+    bus: String,
+    /// The user at the broker.
+    #[arg(long, value_name = "NAME")]
+    bus_user: Option<String>,
+    /// A file with that user's password.
+    #[arg(long, value_name = "FILE")]
+    bus_password_file: Option<PathBuf>,
+    /// Certificate authorities of the broker, as PEM.
+    #[arg(long, value_name = "FILE")]
+    bus_ca_file: Option<PathBuf>,
+    /// Where the embedded broker listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1883")]
+    bus_listen: SocketAddr,
+    /// Where the HTTP interface listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9440")]
+    http: SocketAddr,
+    /// The fleet; part of every topic.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    fleet: FleetName,
+}
+
+/// Runs the controller until it is told to stop.
+pub fn run(args: &ControllerArgs) -> ExitCode {
+    super::daemon::serve(controller(args))
+}
+
+async fn controller(args: &ControllerArgs) -> Result<(), String> {
+    let listener = TcpListener::bind(args.http).await.map_err(|error| {
+        format!(
+            "cannot listen on {} for HTTP: {error}; give another address with --http",
+            args.http
+        )
+    })?;
+    let broker = Broker::start(args).await?;
+    let url = broker.url(args).parse().map_err(|error| format!("--bus: {error}"))?;
+    let bus = session::Config {
+        user: args.bus_user.clone(),
+        password_file: args.bus_password_file.clone(),
+        ca_file: args.bus_ca_file.clone(),
+        ..session::Config::new(url)
+    };
+    let config = driver::Config {
+        desired: args.desired.clone(),
+        state: args.state.clone(),
+        fleet: args.fleet.clone(),
+        bus,
+    };
+    let (queries, receiver) = driver::queries();
+    let stop = signals::stop();
+    // HTTP ends with the controller, not with the signal: whoever waits for a status still gets one.
+    let (ended, mut has_ended) = tokio::sync::watch::channel(());
+    let http = tokio::spawn(http::serve(listener, queries, async move {
+        let _ = has_ended.changed().await;
+    }));
+    let outcome = driver::run(config, receiver, stop).await;
+    ended.send_replace(());
+    http.abort();
+    broker.stop().await;
+    outcome.map_err(|error| crate::command::chain(&error))
+}
+
+/// The broker inside this process, if one is asked for.
+enum Broker {
+    #[cfg(feature = "embedded-broker")]
+    Embedded(crate::bus::embedded::Broker),
+    Elsewhere,
+}
+
+impl Broker {
+    async fn start(args: &ControllerArgs) -> Result<Self, String> {
+        if args.bus != "embedded" {
+            return Ok(Self::Elsewhere);
+        }
+        #[cfg(feature = "embedded-broker")]
+        {
+            use crate::bus::embedded;
+            let config = embedded::Config { listen: args.bus_listen, ..Default::default() };
+            let broker = embedded::Broker::start(&config)
+                .await
+                .map_err(|error| crate::command::chain(&error))?;
+            tracing::info!(address = %broker.address(), "embedded broker started");
+            Ok(Self::Embedded(broker))
+        }
+        #[cfg(not(feature = "embedded-broker"))]
+        Err("this build has no embedded broker; give one with --bus mqtt://host:port".to_owned())
+    }
+
+    fn url(&self, args: &ControllerArgs) -> String {
+        match self {
+            #[cfg(feature = "embedded-broker")]
+            Self::Embedded(broker) => format!("mqtt://{}", broker.address()),
+            Self::Elsewhere => args.bus.clone(),
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            #[cfg(feature = "embedded-broker")]
+            Self::Embedded(broker) => broker.stop().await,
+            Self::Elsewhere => {}
+        }
+    }
+}

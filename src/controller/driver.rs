@@ -1,0 +1,464 @@
+//! The controller's driver: the only loop and `select!`. It waits, hands events to the core, and
+//! carries out what the core says; it decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::core::{Core, Effect, Input, Publication, Setup};
+use super::intake;
+use super::store::{Store, StoreError};
+use super::view::{EventsView, View, WorldView};
+use crate::bus::session::{self, Events, Handle};
+use crate::bus::topics::Topic;
+use crate::bus::wire::{Document, WireError, encode};
+use crate::desired::{Snapshot, WatchError, Watcher};
+use crate::model::{
+    AppName, ControllerAlive, ControllerId, DesiredApp, Event, FleetName, Mono, NodeName, Now, Wall,
+};
+
+/// Questions that may wait for an answer at once; the rest is turned away.
+const QUERIES_MAX: usize = 64;
+
+/// Events taken in before the core plans, at most: a flood must not keep it from planning.
+const BURST_MAX: usize = 10_000;
+
+/// How long the last words may take.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// How long to wait for the marker before the list is asked for again: a broker can drop it.
+const LIST: Duration = Duration::from_secs(30);
+
+/// What a controller is started with.
+pub struct Config {
+    /// The desired directory.
+    pub desired: PathBuf,
+    /// The state directory.
+    pub state: PathBuf,
+    /// The fleet.
+    pub fleet: FleetName,
+    /// Where the bus is.
+    pub bus: session::Config,
+}
+
+/// Why a controller ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The state directory does not serve.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The desired directory cannot be watched.
+    #[error("cannot watch the desired directory")]
+    Watch(#[from] WatchError),
+    /// The bus cannot be used as configured.
+    #[error("cannot use the bus")]
+    Bus(#[from] session::OpenError),
+    /// Somebody else leads.
+    #[error("{reason}")]
+    Resigned {
+        /// Why, in words.
+        reason: String,
+    },
+    /// The bus session ended by itself.
+    #[error("the bus session ended")]
+    SessionEnded,
+}
+
+/// A question to the running controller.
+#[derive(Debug)]
+pub enum Query {
+    /// Everything, now.
+    View(oneshot::Sender<Box<View>>),
+    /// The recent events.
+    Events(oneshot::Sender<EventsView>),
+    /// An app's fleet as the planner sees it.
+    World(AppName, oneshot::Sender<Option<Box<WorldView>>>),
+    /// Forget a node; answers what came of it, in words.
+    Forget(NodeName, oneshot::Sender<Result<String, ForgetError>>),
+    /// Whether it is ready.
+    Ready(oneshot::Sender<bool>),
+    /// What metrics are made of.
+    Metrics(oneshot::Sender<Box<(View, Counters)>>),
+}
+
+/// Why a node is not forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForgetError {
+    /// Nobody of that name was ever heard.
+    #[error("no node of that name is known")]
+    Unknown,
+    /// It is there.
+    #[error("its agent is there; stop it first")]
+    Present,
+}
+
+/// What the driver counts.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// Plans made.
+    pub plans: u64,
+    /// Time spent planning, in seconds.
+    pub plan_seconds: f64,
+    /// The longest single plan, in seconds.
+    pub plan_seconds_max: f64,
+    /// Documents heard.
+    pub documents: u64,
+    /// Documents that were refused.
+    pub documents_bad: u64,
+    /// Assignments published.
+    pub assignments: u64,
+    /// Files written to the state directory.
+    pub kept: u64,
+    /// Files that could not be written.
+    pub kept_not: u64,
+    /// What the session counts.
+    pub session: session::Counters,
+}
+
+/// The way to ask a running controller.
+pub type Queries = mpsc::Sender<Query>;
+
+/// A channel for questions.
+pub fn queries() -> (Queries, mpsc::Receiver<Query>) {
+    mpsc::channel(QUERIES_MAX)
+}
+
+/// Runs a controller until `stop` says so, or it cannot go on.
+///
+/// # Errors
+/// [`ControllerError`].
+pub async fn run(
+    config: Config,
+    mut queries: mpsc::Receiver<Query>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ControllerError> {
+    let store = Store::open(&config.state)?;
+    let clock = Clock::new();
+    let setup = Setup { id: store.controller_id()?, started: store.started(clock.now().wall.0)? };
+    let (handle, mut events) = open(&config, &setup)?;
+    let mut watcher = Watcher::new(&config.desired)?;
+    let mut driver = Driver {
+        core: Core::new(setup.clone(), store.load()),
+        store,
+        clock,
+        handle,
+        counters: Counters::default(),
+        bad_senders: BTreeSet::new(),
+        connection: 0,
+    };
+    tracing::info!(controller = %setup.id, fleet = %config.fleet, "controller started");
+    let mut list_due: Option<tokio::time::Instant> = None;
+    loop {
+        let due = driver.core.due().map(|due| driver.clock.instant(due));
+        let mut resigned = None;
+        tokio::select! {
+            // Order: an end is an end; people who wait get an answer even in a flood of reports;
+            // then what the fleet says, then what the files say, then time.
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(query) = queries.recv() => driver.answer(query),
+            event = events.next() => {
+                let Some(event) = event else { return Err(ControllerError::SessionEnded) };
+                list_due = match &event {
+                    session::Event::Connected { .. } => Some(tokio::time::Instant::now() + LIST),
+                    session::Event::Disconnected { .. } => None,
+                    session::Event::Message { .. } | session::Event::Refused { .. } => list_due,
+                };
+                resigned = driver.take(event);
+                resigned = resigned.or(driver.take_ready(&mut events).await);
+            }
+            snapshot = watcher.next() => {
+                resigned = driver.step(Input::Desired(desired(snapshot)));
+            }
+            () = at(due) => {}
+            () = until(list_due), if !driver.core.is_live() => {
+                tracing::warn!("the broker did not list what is retained; asking again");
+                list_due = Some(tokio::time::Instant::now() + LIST);
+                resigned = driver.step(Input::Connected { connection: driver.connection });
+            }
+        }
+        let resigned = resigned.or_else(|| driver.plan());
+        if let Some(reason) = resigned {
+            driver.close(&setup.id).await;
+            return Err(ControllerError::Resigned { reason });
+        }
+    }
+    tracing::info!("controller stops; the fleet stays as it is");
+    driver.close(&setup.id).await;
+    Ok(())
+}
+
+fn open(config: &Config, setup: &Setup) -> Result<(Handle, Events), session::OpenError> {
+    let (id, started) = (setup.id.clone(), setup.started);
+    session::open(session::Options {
+        config: config.bus.clone(),
+        fleet: config.fleet.clone(),
+        client_id: format!("evenkeel-controller-{}-{}", setup.id, setup.started),
+        will: Some(session::Will {
+            topic: Topic::Controller(setup.id.clone()),
+            payload: Box::new(move |connection| gone(&id, started, connection)),
+        }),
+    })
+}
+
+fn gone(id: &ControllerId, started: u64, connection: u64) -> Vec<u8> {
+    let boot = crate::model::Boot { started, connection };
+    let alive = ControllerAlive { controller: id.clone(), boot, alive: false };
+    encode(&alive).unwrap_or_default()
+}
+
+/// An instant that never comes, where there is none.
+async fn at(due: Option<Instant>) {
+    until(due.map(tokio::time::Instant::from_std)).await;
+}
+
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The first fault of an app stands for all of them; `evenkeel validate` shows the rest.
+fn desired(snapshot: Snapshot) -> BTreeMap<AppName, Result<DesiredApp, String>> {
+    for fault in snapshot.all_faults() {
+        tracing::warn!(file = %fault.file, line = fault.line, column = fault.column,
+            fault = %fault.message, "a desired file is faulty");
+    }
+    let first = |faults: Vec<crate::model::Fault>| {
+        faults.first().map_or_else(String::new, |fault| {
+            format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message)
+        })
+    };
+    snapshot.apps.into_iter().map(|(name, app)| (name, app.map_err(first))).collect()
+}
+
+struct Driver {
+    core: Core,
+    store: Store,
+    clock: Clock,
+    handle: Handle,
+    counters: Counters,
+    /// Senders of unreadable documents that were logged; each is named once.
+    bad_senders: BTreeSet<Topic>,
+    connection: u64,
+}
+
+impl Driver {
+    /// Takes in one event of the bus. A reason to leave comes back.
+    fn take(&mut self, event: session::Event) -> Option<String> {
+        match event {
+            session::Event::Connected { connection } => {
+                tracing::info!(connection, "connected to the bus");
+                self.connection = connection;
+                self.step(Input::Connected { connection })
+            }
+            session::Event::Disconnected { reason, retry_ms, .. } => {
+                tracing::warn!(reason, retry_ms, "not connected to the bus");
+                self.step(Input::Disconnected)
+            }
+            session::Event::Refused { operation, reason } => {
+                tracing::error!(?operation, reason, "the broker refused");
+                None
+            }
+            session::Event::Message { topic, payload, retained } => {
+                self.counters.documents += 1;
+                match intake::read(topic.clone(), &payload) {
+                    Ok(document) => self.step(Input::Heard { document, retained }),
+                    Err(error) => {
+                        self.refuse(topic, &error);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, topic: Topic, error: &intake::IntakeError) {
+        /// Names of senders that are remembered, so that a flood of them stays bounded.
+        const SENDERS_MAX: usize = 1_000;
+        self.counters.documents_bad += 1;
+        if self.bad_senders.len() < SENDERS_MAX && self.bad_senders.insert(topic) {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "a document is not taken");
+        }
+    }
+
+    /// Takes in whatever else has arrived, so that one plan answers all of it.
+    async fn take_ready(&mut self, events: &mut Events) -> Option<String> {
+        for _ in 0..BURST_MAX {
+            let event = tokio::select! {
+                biased;
+                event = events.next() => event,
+                () = std::future::ready(()) => None,
+            };
+            let resigned = self.take(event?);
+            if resigned.is_some() {
+                return resigned;
+            }
+        }
+        None
+    }
+
+    fn step(&mut self, input: Input) -> Option<String> {
+        let effects = self.core.step(self.clock.now(), input);
+        self.carry_out(effects)
+    }
+
+    fn plan(&mut self) -> Option<String> {
+        let started = Instant::now();
+        let effects = self.core.plan(self.clock.now());
+        let seconds = started.elapsed().as_secs_f64();
+        self.counters.plans += 1;
+        self.counters.plan_seconds += seconds;
+        self.counters.plan_seconds_max = self.counters.plan_seconds_max.max(seconds);
+        self.carry_out(effects)
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) -> Option<String> {
+        let mut not_kept: BTreeMap<AppName, String> = BTreeMap::new();
+        let mut resigned = None;
+        for effect in effects {
+            match effect {
+                Effect::Subscribe(filters) => {
+                    if let Err(error) = self.handle.subscribe(&filters) {
+                        tracing::debug!(%error, "not subscribed; the next connection does");
+                    }
+                }
+                Effect::Publish(publication) => {
+                    let held_back =
+                        publication.depends_on().is_some_and(|app| not_kept.contains_key(app));
+                    if !held_back {
+                        self.publish(&publication);
+                    }
+                }
+                Effect::Keep(file) => match self.store.keep(&file) {
+                    Ok(()) => self.counters.kept += 1,
+                    Err(error) => {
+                        self.counters.kept_not += 1;
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        tracing::error!(%error, cause, "state is not kept; nothing is changed");
+                        not_kept.insert(file.app.clone(), error.to_string());
+                    }
+                },
+                Effect::Log(event) => log(&event),
+                Effect::Resign { reason } => resigned = Some(reason),
+            }
+        }
+        for (app, error) in not_kept {
+            let effects = self.core.step(self.clock.now(), Input::NotKept { app, error });
+            debug_assert!(effects.is_empty());
+        }
+        resigned
+    }
+
+    fn publish(&mut self, publication: &Publication) {
+        let sent = match publication {
+            Publication::Leader(leader) => self.send(&Topic::Leader(leader.app.clone()), leader),
+            Publication::Controller(alive) => {
+                self.send(&Topic::Controller(alive.controller.clone()), alive)
+            }
+            Publication::Assignment(a) => {
+                self.counters.assignments += 1;
+                self.send(&Topic::Assignment(a.node.clone(), a.app.clone()), a)
+            }
+            Publication::Ledger(app, cluster, ledger) => {
+                self.send(&Topic::Status(app.clone(), cluster.clone()), ledger)
+            }
+            Publication::Mailbox(node, mailbox) => {
+                self.send(&Topic::Mailbox(node.clone()), mailbox)
+            }
+            Publication::Marker(id, connection) => {
+                let topic = Topic::Marker(id.clone());
+                self.put(&topic, connection.to_string().into_bytes(), false);
+                Ok(())
+            }
+            Publication::Nothing(topic) => {
+                self.put(topic, Vec::new(), true);
+                Ok(())
+            }
+        };
+        if let Err(error) = sent {
+            tracing::error!(%error, "a document cannot be published");
+        }
+    }
+
+    fn send<T: Document>(&self, topic: &Topic, document: &T) -> Result<(), WireError> {
+        self.put(topic, encode(document)?, true);
+        Ok(())
+    }
+
+    fn put(&self, topic: &Topic, payload: Vec<u8>, retain: bool) {
+        if let Err(error) = self.handle.publish(topic, payload, retain) {
+            // Whatever is state is published again at the next connection.
+            tracing::debug!(?topic, %error, "not published");
+        }
+    }
+
+    fn answer(&mut self, query: Query) {
+        let now = self.clock.now();
+        // Whoever asked may have gone away; that is theirs to do.
+        match query {
+            Query::View(to) => drop(to.send(Box::new(self.core.view(now)))),
+            Query::Events(to) => drop(to.send(self.core.events_view())),
+            Query::World(app, to) => {
+                drop(to.send(self.core.world_view(now, &app).map(Box::new)));
+            }
+            Query::Ready(to) => drop(to.send(self.core.is_ready())),
+            Query::Metrics(to) => {
+                let mut counters = self.counters.clone();
+                counters.session = self.handle.counters();
+                drop(to.send(Box::new((self.core.view(now), counters))));
+            }
+            Query::Forget(node, to) => {
+                let answer = self.core.may_forget(now, &node);
+                if answer.is_ok() {
+                    self.step(Input::Forget(node));
+                }
+                drop(to.send(answer));
+            }
+        }
+    }
+
+    async fn close(&mut self, id: &ControllerId) {
+        if self.core.is_live() {
+            let last = ControllerAlive { alive: false, ..self.core.alive(self.connection) };
+            if let Err(error) = self.send(&Topic::Controller(id.clone()), &last) {
+                tracing::error!(%error, "a document cannot be published");
+            }
+        }
+        if let Err(error) = self.handle.close(CLOSE).await {
+            tracing::warn!(%error, "the bus did not take the last words");
+        }
+    }
+}
+
+fn log(event: &Event) {
+    let cluster = event.cluster.as_ref().map(tracing::field::display);
+    let node = event.node.as_ref().map(tracing::field::display);
+    tracing::info!(app = %event.app, cluster, node, what = %event.kind, "event");
+}
+
+/// The two clocks.
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    fn now(&self) -> Now {
+        let mono = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        Now { mono: Mono(mono), wall: Wall(wall) }
+    }
+
+    fn instant(&self, mono: Mono) -> Instant {
+        self.start + Duration::from_millis(mono.0)
+    }
+}
