@@ -4,6 +4,30 @@
 #[path = "../parts/mod.rs"]
 mod parts;
 
-mod rollouts;
 mod scene;
 mod web;
+
+/// Each scenario is two tests: one with the embedded broker, one with Mosquitto.
+macro_rules! on_both_brokers {
+    ($($(#[$doc:meta])* fn $name:ident($broker:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+            $(#[$doc])*
+            fn scenario($broker: Broker) $body
+            #[test]
+            fn embedded() {
+                scenario(Broker::Embedded);
+            }
+            #[test]
+            fn mosquitto() {
+                scenario(Broker::Mosquitto);
+            }
+        }
+    )*};
+}
+use on_both_brokers;
+
+mod balancers;
+mod controls;
+mod failures;
+mod rollouts;

@@ -98,7 +98,7 @@ cd "$(dirname "$0")" || exit 9
 echo "$1" >>attempts
 [ -e fail ] && { echo "no space left"; exit 1; }
 [ -e fail_once ] && { rm fail_once; exit 1; }
-while [ -e gate ]; do read -r _ <pipe; done
+while [ -e gate ]; do sleep 0.02; done
 [ -e lie ] && exit 0
 printf %s "$1" >revision.new && mv revision.new revision
 "#;
@@ -336,6 +336,48 @@ impl Scene {
         write(&self.folder.join(format!("desired/shop/{cluster}.toml")), text);
     }
 
+    /// Changes a node's revision behind everybody's back.
+    pub fn drift(&self, node: &str, revision: &str) {
+        write(&self.folder.join(node).join("revision"), revision);
+    }
+
+    /// Whether a node is there, as the controller sees it.
+    pub fn presence(&self, node: &str) -> String {
+        let name = NodeName::new(node).expect("a name");
+        let view = self.view();
+        view.and_then(|v| Some(v.nodes.get(&name)?.presence.to_string())).unwrap_or_default()
+    }
+
+    /// Whether a node was ever asked out, by the controller's events.
+    pub fn was_out(&self, node: &str) -> bool {
+        self.events().iter().any(|event| {
+            event.node.as_ref().is_some_and(|n| n.as_str() == node)
+                && event.kind.to_string().contains("taking it out")
+        })
+    }
+
+    /// Waits for messages with just these titles, in this order, and none besides.
+    pub fn told(&self, titles: &[&str]) {
+        self.wait_for(&format!("the messages {titles:?}"), |scene| {
+            let pending = |c: &str| scene.cluster(c).map_or(0, |c| c.messages_pending);
+            let clusters = &scene.plot.clusters;
+            scene.titles().len() >= titles.len()
+                && clusters.iter().all(|(name, _)| pending(name) == 0)
+        });
+        let mut got = self.titles();
+        let mut wanted: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+        got.sort();
+        wanted.sort();
+        assert_eq!(got, wanted);
+    }
+
+    fn titles(&self) -> Vec<String> {
+        let title = |request: &crate::parts::receiver::Request| {
+            request.json()["title"].as_str().expect("a title").to_owned()
+        };
+        self.receiver.requests().iter().map(title).collect()
+    }
+
     /// Makes a file in a node's folder.
     pub fn touch(&self, node: &str, file: &str) {
         fs::write(self.folder.join(node).join(file), "").expect("write a file");
@@ -446,11 +488,6 @@ impl Scene {
     /// HAProxy's administrative bits of a server, in truth.
     pub fn admin(&self, lb: &str, server: &str) -> u8 {
         self.lbs[lb].admin_bits("app", server)
-    }
-
-    /// The messages that the receiver got, by title.
-    pub fn messages(&self) -> Vec<String> {
-        self.receiver.requests().iter().map(|request| request.text().to_owned()).collect()
     }
 
     /// Begins a steady load through the first load balancer.
