@@ -56,6 +56,7 @@ pub const CASES: &[Case] = &[
                 "// std::fs\ntokio::spawn(f);\nuse std::time::Duration;",
             ),
             ("src/controller/store.rs", "use std::fs;"),
+            ("src/agent/core/say.rs", "fastrand::Rng::with_seed(1); fastrand::Rng::new();"),
             ("src/agent/core/node.rs", "type Set = std::collections::HashSet<u8>;"),
         ],
         offences: &[
@@ -64,6 +65,7 @@ pub const CASES: &[Case] = &[
             "src/plan/x.rs:1: HashMap has no place in src/plan/",
             "src/plan/x.rs:2: std::fs has no place in src/plan/",
             "src/controller/core/mod.rs:2: tokio has no place in src/controller/core/",
+            "src/agent/core/say.rs:1: Rng::new has no place in src/agent/core/",
             "src/agent/core/node.rs:1: HashSet has no place in src/agent/core/",
         ],
     },
@@ -161,14 +163,35 @@ pub const CASES: &[Case] = &[
         files: &[
             (
                 "README.md",
-                "Text.\n```toml\n# desired/x/app.toml: how\n[rollout]\nbatch = 3 # three\n# batsh = 2\n```\n\
-                 ```toml\n# desired/x/one.toml\nrevision = \"1\"\nexpect = 1\n# paused = true\n```\n",
+                "Text.\n```toml\n# desired/x/app.toml: how\n[rollout]\nbatch = 3 # three\n```\n```toml\nx\n```\n",
             ),
             ("desired/x/app.toml", "[rollout]\nbatch = 2\n"),
-            ("desired/x/one.toml", "expect = 1\nrevision = \"1\"\n"),
-            ("desired/x/two.toml", "revision = \"1\"\nexpect = 1\n"),
+            ("desired/x/one.toml", "revision = \"1\"\n"),
         ],
-        offences: &[],
+        offences: &[
+            "README.md:3: not what desired/x/app.toml says",
+            "README.md:1: desired/x/one.toml is not shown",
+        ],
+    },
+    Case {
+        rule: "example",
+        files: &[
+            (
+                "README.md",
+                "```toml\n# desired/x/app.toml\n```\n```toml\n# desired/x/one.toml\nrevision = \"1\"\nexpect = 1\n# paused = 1\n# Not = a key\n```\n",
+            ),
+            ("desired/x/app.toml", ""),
+            ("desired/x/one.toml", "expect = 1\nrevision = \"1\"\n"),
+        ],
+        offences: &["README.md:2: refused with its comments: PAUSED"],
+    },
+    Case {
+        rule: "example",
+        files: &[
+            ("README.md", "```toml\n# desired/x/app.toml\nbatch = 2\n```\n"),
+            ("desired/x/app.toml", "batch = 2"),
+        ],
+        offences: &["README.md:2: refused: BATCH", "README.md:2: refused with its comments: BATCH"],
     },
 ];
 

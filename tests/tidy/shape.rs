@@ -13,9 +13,11 @@ const NAMES: &[&str] =
 /// What is not finished, or not meant to stay.
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!", "#[ignore"];
 
-/// Tests that may sleep: file, function, and why. All of them wait on a state, with a deadline.
+/// Tests that may sleep: file, function, and why. None of them hopes that something has happened meanwhile.
 const SLEEPERS: &[(&str, &str, &str)] = &[
     ("tests/parts/process.rs", "eventually", "the wait that all others should use"),
+    ("tests/e2e/scene.rs", "wait_for", "as `eventually`, and tells the whole scene when in vain"),
+    ("tests/e2e/scene.rs", "begin", "the pace of customers' requests"),
     ("tests/adapters/haproxy.rs", "read_until", "asks an asynchronous client"),
     (
         "tests/adapters/bus.rs",
