@@ -183,7 +183,9 @@ pub const CASES: &[Case] = &[
             ("desired/x/app.toml", ""),
             ("desired/x/one.toml", "expect = 1\nrevision = \"1\"\n"),
         ],
-        offences: &["README.md:2: refused with its comments: PAUSED"],
+        offences: &[
+            "README.md:2: refused with its comments: `paused` must be true or false, not a number",
+        ],
     },
     Case {
         rule: "example",
@@ -191,7 +193,10 @@ pub const CASES: &[Case] = &[
             ("README.md", "```toml\n# desired/x/app.toml\nbatch = 2\n```\n"),
             ("desired/x/app.toml", "batch = 2"),
         ],
-        offences: &["README.md:2: refused: BATCH", "README.md:2: refused with its comments: BATCH"],
+        offences: &[
+            "README.md:2: refused: unknown key \"batch\"; it belongs in [rollout]",
+            "README.md:2: refused with its comments: unknown key \"batch\"; it belongs in [rollout]",
+        ],
     },
 ];
 

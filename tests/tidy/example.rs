@@ -60,7 +60,7 @@ fn shown(readme: &File) -> Vec<Shown> {
         }
         let block: Vec<_> = lines.by_ref().take_while(|(_, line)| *line != "```").collect();
         let Some((index, first)) = block.first() else { continue };
-        let path = first.trim_start_matches("# ").split_whitespace().next().unwrap_or_default();
+        let path = first.trim_start_matches("# ").split([' ', ':']).next().unwrap_or_default();
         if path.starts_with("desired/") {
             let text = block.iter().map(|(_, line)| format!("{line}\n")).collect();
             found.push(Shown { line: index + 1, path: path.to_owned(), text });
