@@ -198,6 +198,15 @@ pub const CASES: &[Case] = &[
             "README.md:2: refused with its comments: unknown key \"batch\"; it belongs in [rollout]",
         ],
     },
+    Case {
+        rule: "agents",
+        files: &[(
+            "README.md",
+            "```toml\n# /etc/evenkeel/agent.toml of a\nnode = \"a\"\n```\n\
+             ```toml\n# /etc/evenkeel/agent.toml\nheartbeat = \"60s\"\n```\n",
+        )],
+        offences: &["README.md:6: refused: heartbeat must be 100ms to 30s"],
+    },
 ];
 
 /// 601 lines.

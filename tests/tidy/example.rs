@@ -1,7 +1,9 @@
-//! The desired files that the README shows are those that are shipped, and its comments are true.
+//! The files that the README shows: the desired ones are those that are shipped, and all of them are
+//! accepted, with what their comments offer, too.
 
 use std::fs;
 
+use evenkeel::agent::Config;
 use evenkeel::desired::load;
 
 use crate::tree::{File, Offence, Tree};
@@ -19,7 +21,7 @@ struct Shown {
 /// Where the README's files differ from the shipped ones, or would not be accepted.
 pub fn example(tree: &Tree) -> Vec<Offence> {
     let Some(readme) = tree.file(README) else { return Vec::new() };
-    let shown = shown(readme);
+    let shown = shown(readme, "desired/");
     let shipped = |file: &&File| file.path.starts_with("desired/");
     let mut offences = Vec::new();
     for file in tree.files.iter().filter(shipped) {
@@ -50,8 +52,24 @@ pub fn example(tree: &Tree) -> Vec<Offence> {
     offences
 }
 
-/// The blocks of TOML that begin with a comment of a path under `desired/`.
-fn shown(readme: &File) -> Vec<Shown> {
+/// Agents' files that an agent would not accept.
+pub fn agents(tree: &Tree) -> Vec<Offence> {
+    let Some(readme) = tree.file(README) else { return Vec::new() };
+    let mut offences = Vec::new();
+    for shown in shown(readme, "/etc/evenkeel/agent.toml") {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), &shown.text).expect("write it");
+        if let Err(error) = Config::read(file.path()) {
+            let said = error.to_string();
+            let fault = said.lines().last().unwrap_or_default();
+            offences.push(Offence::at(readme, shown.line, format!("refused: {fault}")));
+        }
+    }
+    offences
+}
+
+/// The blocks of TOML that begin with a comment of a path that begins with `start`.
+fn shown(readme: &File, start: &str) -> Vec<Shown> {
     let mut found: Vec<Shown> = Vec::new();
     let mut lines = readme.text.lines().enumerate();
     while let Some((_, line)) = lines.next() {
@@ -61,7 +79,7 @@ fn shown(readme: &File) -> Vec<Shown> {
         let block: Vec<_> = lines.by_ref().take_while(|(_, line)| *line != "```").collect();
         let Some((index, first)) = block.first() else { continue };
         let path = first.trim_start_matches("# ").split([' ', ':']).next().unwrap_or_default();
-        if path.starts_with("desired/") {
+        if path.starts_with(start) {
             let text = block.iter().map(|(_, line)| format!("{line}\n")).collect();
             found.push(Shown { line: index + 1, path: path.to_owned(), text });
         }

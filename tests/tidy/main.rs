@@ -28,6 +28,7 @@ const RULES: &[Rule] = &[
     ("links", docs::links),
     ("paths", docs::paths),
     ("example", example::example),
+    ("agents", example::agents),
 ];
 
 #[test]
