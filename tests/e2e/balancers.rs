@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::on_both_brokers;
 use crate::scene::{Broker, Plot};
 
 on_both_brokers! {

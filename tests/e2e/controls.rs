@@ -1,6 +1,5 @@
 //! What an operator writes into the files besides a revision.
 
-use crate::on_both_brokers;
 use crate::scene::{Broker, Plot};
 
 on_both_brokers! {

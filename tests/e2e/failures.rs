@@ -2,7 +2,6 @@
 
 use rustix::process::Signal;
 
-use crate::on_both_brokers;
 use crate::scene::{Broker, Plot};
 
 on_both_brokers! {
@@ -116,7 +115,7 @@ on_both_brokers! {
         scene.remove("web4", "busy");
         scene.converged("alfa", "2");
         scene.end_load();
-        scene.told(&["shop/alfa: nodes failed", "shop/alfa recovered"]);
+        scene.told(&["shop/alfa: nodes failed", "shop/alfa recovered", "shop/alfa is at 2"]);
     }
 
     fn load_settles_within_the_time(broker) {

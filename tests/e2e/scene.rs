@@ -77,7 +77,7 @@ pub struct Scene {
     http: u16,
     bus: u16,
     nodes: BTreeMap<String, String>,
-    _temporary: tempfile::TempDir,
+    temporary: tempfile::TempDir,
 }
 
 fn evenkeel() -> Command {
@@ -123,7 +123,7 @@ impl Scene {
             nodes: BTreeMap::new(),
             folder,
             plot,
-            _temporary: temporary,
+            temporary,
         };
         scene.build();
         scene.start_controller();
@@ -193,8 +193,11 @@ impl Scene {
     }
 
     fn build_lb(&mut self, name: &str, webs: &[(String, u16)]) {
-        let mut setup =
-            Setup::new().backend("app").backend_line("option redispatch").backend_line("retries 3");
+        let mut setup = Setup::new()
+            .backend("app")
+            .backend_line("option redispatch")
+            .backend_line("retries 3")
+            .backend_line("option httpchk GET /");
         for (web, port) in webs {
             let options = self.plot.server_options.get(web.as_str()).copied().unwrap_or_default();
             setup = setup.server(web, *port, &format!("check inter 200ms {options}"));
@@ -499,6 +502,16 @@ impl Scene {
     /// Ends the load; nothing may have failed.
     pub fn end_load(&mut self) -> BTreeSet<(String, String)> {
         self.load.take().expect("a load").end()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // For whoever looks into a failure: EVENKEEL_KEEP=1 leaves the folder with its logs.
+        if std::thread::panicking() && std::env::var_os("EVENKEEL_KEEP").is_some() {
+            self.temporary.disable_cleanup(true);
+            eprintln!("kept: {}", self.folder.display());
+        }
     }
 }
 

@@ -32,30 +32,26 @@ fn answer(stream: TcpStream, folder: &PathBuf) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let path = line.split_whitespace().nth(1).unwrap_or("/").to_owned();
     loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(());
+        let mut header = String::new();
+        if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
+            break;
         }
-        let path = line.split_whitespace().nth(1).unwrap_or("/").to_owned();
-        loop {
-            let mut header = String::new();
-            if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
-                break;
-            }
-        }
-        let revision = std::fs::read_to_string(folder.join("revision"));
-        let busy = path == "/load" && folder.join("busy").exists();
-        let (status, body) = match revision {
-            Ok(revision) if !busy => ("200 OK", revision),
-            Ok(_) => ("503 Service Unavailable", "busy".to_owned()),
-            Err(_) => ("503 Service Unavailable", "nothing installed".to_owned()),
-        };
-        let node = folder.file_name().unwrap_or_default().to_string_lossy();
-        write!(
-            writer,
-            "HTTP/1.1 {status}\r\nX-Node: {node}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
     }
+    let revision = std::fs::read_to_string(folder.join("revision"));
+    let busy = path == "/load" && folder.join("busy").exists();
+    let (status, body) = match revision {
+        Ok(revision) if !busy => ("200 OK", revision),
+        Ok(_) => ("503 Service Unavailable", "busy".to_owned()),
+        Err(_) => ("503 Service Unavailable", "nothing installed".to_owned()),
+    };
+    let node = folder.file_name().unwrap_or_default().to_string_lossy();
+    write!(
+        writer,
+        "HTTP/1.1 {status}\r\nX-Node: {node}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
