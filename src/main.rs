@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
+    // Before anything can want TLS: the crates that use it bring no provider of their own. An error
+    // says that there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    evenkeel::cli::Cli::parse().run()
+    evenkeel::cli::run(std::env::args_os())
 }

@@ -11,8 +11,10 @@ use crate::demo::{self, DemoError, Options, fleet::Broker, guard, web};
 /// The exit code after a signal: that of a process that was interrupted.
 const INTERRUPTED: u8 = 130;
 
-/// Nine web servers behind HAProxy, upgraded under load: everything in a temporary directory, on
-/// 127.0.0.1 only. Needs haproxy and the Monitoring Plugins, and uses git if it is there.
+/// Shows a fleet on this machine: nine web servers behind HAProxy, upgraded under load.
+///
+/// Everything is in a temporary directory and on 127.0.0.1, and ends with the demo. Needs haproxy
+/// and the Monitoring Plugins, and uses git if it is there.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Leave it running afterwards, to be played with; Ctrl-C ends it.

@@ -1,28 +1,67 @@
 //! Floor 4: the command line, one file a subcommand.
+//!
+//! A command that asks the controller gives an [`Outcome`], whose number is the exit code, or a
+//! [`Problem`], which is one line on standard error; `docs/cli.md` has the table.
 
 pub mod agent;
+pub mod client;
 pub mod controller;
 pub mod daemon;
 pub mod demo;
+pub mod forget;
+mod log;
+pub mod nodes;
+pub mod outcome;
+pub mod plan;
+pub mod print;
 pub mod schema;
+mod select;
 pub mod signals;
+pub mod status;
+mod table;
 pub mod validate;
+mod wait;
+pub mod why;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// evenkeel
-#[derive(Debug, clap::Parser)]
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::command::chain;
+use outcome::{Outcome, Problem};
+
+/// Keeps fleets of plain servers behind HAProxy at the revision that files declare.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, max_term_width = 100)]
 pub struct Cli {
+    /// How log lines are written to standard error; RUST_LOG chooses which.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, clap::Subcommand)]
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
 enum Command {
-    Controller(controller::ControllerArgs),
-    Agent(agent::AgentArgs),
     Validate(validate::ValidateArgs),
     Schema(schema::SchemaArgs),
+    Controller(controller::ControllerArgs),
+    Agent(agent::AgentArgs),
+    Status(status::StatusArgs),
+    Nodes(nodes::NodesArgs),
+    Why(why::WhyArgs),
+    Plan(plan::PlanArgs),
+    Forget(forget::ForgetArgs),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     DemoWeb(demo::DemoWebArgs),
@@ -30,21 +69,38 @@ enum Command {
     DemoGuard,
 }
 
-impl Cli {
-    /// Runs the command.
-    pub fn run(self) -> ExitCode {
-        tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-            .with_writer(std::io::stderr)
-            .init();
-        match self.command {
-            Command::Controller(args) => controller::run(&args),
-            Command::Agent(args) => agent::run(&args),
-            Command::Validate(args) => validate::run(&args),
-            Command::Schema(args) => schema::run(&args),
-            Command::Demo(args) => demo::run(&args),
-            Command::DemoWeb(args) => demo::run_web(&args),
-            Command::DemoGuard => demo::run_guard(),
+/// Does what the arguments (the program's name first) ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too. If nobody reads it any more, nobody is to be told.
+            let _ = error.print();
+            let wrong = error.use_stderr();
+            return if wrong { Outcome::NoAnswer } else { Outcome::Fine }.into();
         }
+    };
+    log::start(cli.log_format);
+    match &cli.command {
+        Command::Validate(args) => validate::run(args),
+        Command::Schema(args) => schema::run(args),
+        Command::Controller(args) => controller::run(args),
+        Command::Agent(args) => agent::run(args),
+        Command::Status(args) => answer(status::run(args)),
+        Command::Nodes(args) => answer(nodes::run(args)),
+        Command::Why(args) => answer(why::run(args)),
+        Command::Plan(args) => answer(plan::run(args)),
+        Command::Forget(args) => answer(forget::run(args)),
+        Command::Demo(args) => demo::run(args),
+        Command::DemoWeb(args) => demo::run_web(args),
+        Command::DemoGuard => demo::run_guard(),
     }
+}
+
+fn answer(result: Result<Outcome, Problem>) -> ExitCode {
+    let outcome = result.unwrap_or_else(|problem| {
+        print::error(&format!("evenkeel: {}", chain(&problem)));
+        Outcome::NoAnswer
+    });
+    outcome.into()
 }

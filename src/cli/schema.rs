@@ -25,8 +25,10 @@ pub enum Kind {
 
 /// Prints it.
 pub fn run(args: &SchemaArgs) -> ExitCode {
-    println!("{:#}", document(args.document));
-    ExitCode::SUCCESS
+    match super::print::text(&format!("{:#}\n", document(args.document))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn document(kind: Option<Kind>) -> Value {

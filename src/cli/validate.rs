@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::print;
 use crate::desired::{Snapshot, Style, load_styled};
 use crate::model::{DesiredApp, Expect};
 
@@ -21,11 +22,12 @@ pub fn run(args: &ValidateArgs) -> ExitCode {
     let coloured =
         stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let snapshot = load_styled(&args.dir, if coloured { Style::Colour } else { Style::Plain });
-    for line in clusters(&snapshot) {
-        println!("{line}");
+    let lines: String = clusters(&snapshot).iter().map(|line| format!("{line}\n")).collect();
+    if print::text(&lines).is_err() {
+        return ExitCode::FAILURE;
     }
     for fault in snapshot.all_faults() {
-        eprintln!("{}\n", fault.rendered);
+        print::error(&format!("{}\n", fault.rendered));
     }
     match snapshot.all_faults().count() {
         0 => ExitCode::SUCCESS,
@@ -35,7 +37,9 @@ pub fn run(args: &ValidateArgs) -> ExitCode {
 }
 
 fn fail(count: &str) -> ExitCode {
-    eprintln!("{count}; an app with a fault stays as it was last declared without one");
+    print::error(&format!(
+        "{count}; an app with a fault stays as it was last declared without one"
+    ));
     ExitCode::FAILURE
 }
 

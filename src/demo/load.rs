@@ -189,7 +189,8 @@ async fn read_answer(connection: &mut BufReader<TcpStream>) -> Result<Answer, St
     let mut length = None;
     loop {
         line.clear();
-        if head.read_line(&mut line).await.map_err(broken)? == 0 {
+        head.read_line(&mut line).await.map_err(broken)?;
+        if !line.ends_with('\n') {
             return Err("the answer broke off in its headers".to_owned());
         }
         let Some((name, value)) = line.trim_end().split_once(':') else { break };

@@ -219,11 +219,7 @@ fn launch(program: &Program, logs: &Path) -> Result<Child, StartError> {
         for name in PROXIES {
             command.env_remove(name);
         }
-        if std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", "info");
-        }
         command
-            .env("NO_COLOR", "1")
             .args(&program.args)
             .process_group(0)
             .stdin(Stdio::null())

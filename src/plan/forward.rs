@@ -10,7 +10,7 @@ use crate::model::{
     AdminBits, AppName, Assignment, Attempt, AttemptFailure, AttemptOutcome, BackendSeen,
     CheckResult, CheckStatus, ClusterLedger, ClusterName, Decision, Epoch, Health, NodeName,
     NodeWork, Obeyed, Order, Owned, Presence, Report, RevisionSeen, SettleReport, SettleState,
-    Stamp, Wall,
+    Stamp, Wait, Wall,
 };
 
 use super::input::{Assigned, Desire, Input, Observed, Phase, Plan};
@@ -103,6 +103,54 @@ impl World {
         }
     }
 
+    /// What is under way comes to its end, for a world that was observed in the middle of things:
+    /// whoever is waited for does what was last asked of it, and what only takes time has taken it.
+    pub fn catch_up(&mut self) {
+        let plan = self.plan();
+        let balances = |name: &NodeName| {
+            self.nodes[name].report.as_ref().is_some_and(|report| report.balancer.is_some())
+        };
+        let balancers: Vec<NodeName> =
+            self.nodes.keys().filter(|name| balances(name)).cloned().collect();
+        for name in &balancers {
+            self.obey(name);
+        }
+        for (name, node) in &plan.nodes {
+            match &node.decision {
+                Decision::Wait { what, .. } => {
+                    self.obey(name);
+                    if matches!(what, Wait::Up { .. } | Wait::Soak) {
+                        self.come_up(name, node.cluster.as_ref(), &balancers);
+                    }
+                }
+                Decision::Act(_) | Decision::Blocked(_) | Decision::Done(_) => {}
+            }
+        }
+    }
+
+    /// The server of `name` comes UP wherever nobody keeps it out.
+    fn come_up(&mut self, name: &NodeName, cluster: Option<&ClusterName>, balancers: &[NodeName]) {
+        let settings = cluster.and_then(|cluster| self.desired.get(cluster));
+        let Some(lb) = settings.and_then(|d| d.settings.load_balancer.as_ref()) else { return };
+        let report = self.nodes.get(name).and_then(|node| node.report.as_deref());
+        let Some(Ok(server)) = report.map(|report| lb.server.render(name, &report.facts)) else {
+            return;
+        };
+        let present = |node: &&mut Observed| node.presence == Presence::Present;
+        for balancer in balancers {
+            let node = self.nodes.get_mut(balancer).filter(present);
+            let Some(report) = node.and_then(|node| node.report.as_mut()) else { continue };
+            let Some(balancer) = &mut Arc::make_mut(report).balancer else { continue };
+            let Some(BackendSeen::Servers(servers)) = balancer.backends.get_mut(&lb.backend) else {
+                continue;
+            };
+            if let Some(server) = servers.get_mut(&server).filter(|s| s.seen.admin.is_clear()) {
+                server.seen.health = Health::Up;
+                server.steady_for_ms = LONG_MS;
+            }
+        }
+    }
+
     /// `name` does what was last asked of it, if it is present.
     pub fn obey(&mut self, name: &NodeName) {
         let Some(assigned) = self.assigned.get(name) else { return };
@@ -163,7 +211,21 @@ fn obey_order(server: &mut crate::model::ServerReport, order: Order, stamp: &Sta
 }
 
 fn upgrade(report: &mut Report, app: &AppName, work: &NodeWork, fails: bool) {
-    let (Some(permit), Some(state)) = (&work.permit, report.apps.get_mut(app)) else { return };
+    let Some(state) = report.apps.get_mut(app) else { return };
+    let outcome = if fails {
+        AttemptOutcome::Failed { why: AttemptFailure::Exit(1), tail: String::new() }
+    } else {
+        AttemptOutcome::Succeeded
+    };
+    if let Some(running) = &mut state.attempt
+        && running.outcome == AttemptOutcome::Running
+    {
+        running.outcome = outcome.clone();
+        if !fails {
+            state.revision = RevisionSeen::Running(running.revision.clone());
+        }
+    }
+    let Some(permit) = &work.permit else { return };
     let on_record = state.attempt.as_ref().is_some_and(|a| {
         a.rollout == permit.rollout
             && a.revision == permit.revision
@@ -173,12 +235,9 @@ fn upgrade(report: &mut Report, app: &AppName, work: &NodeWork, fails: bool) {
     if on_record {
         return;
     }
-    let outcome = if fails {
-        AttemptOutcome::Failed { why: AttemptFailure::Exit(1), tail: String::new() }
-    } else {
+    if !fails {
         state.revision = RevisionSeen::Running(permit.revision.clone());
-        AttemptOutcome::Succeeded
-    };
+    }
     state.attempt = Some(Attempt {
         rollout: permit.rollout.clone(),
         revision: permit.revision.clone(),

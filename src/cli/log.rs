@@ -1,0 +1,25 @@
+//! The log: to standard error, as text or JSON, what `RUST_LOG` chooses.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use super::LogFormat;
+
+/// Starts logging, for the whole process.
+pub(super) fn start(format: LogFormat) {
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal() && !super::print::plain())
+        // It would tell of a closed standard error on standard error, and panic.
+        .log_internal_errors(false);
+    // An error says that somebody has set one up before; then that one is used.
+    let _ = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}

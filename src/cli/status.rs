@@ -1,0 +1,255 @@
+//! `evenkeel status`: how far every cluster is, in a table, and as an exit code.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::{Client, Connection, duration};
+use super::outcome::{Outcome, Problem};
+use super::print::{self, Output, clean};
+use super::select::Selection;
+use super::table::Table;
+use super::wait;
+use crate::controller::view::{AppView, ClusterView, View};
+use crate::model::{
+    AppName, Cause, ClusterName, Condition, ConditionStatus, ConditionType, Revision,
+};
+use crate::plan::Phase;
+
+/// Shows how far the clusters are.
+///
+/// Exits 0 if all have converged, 2 if one is progressing, 1 if none is but one is degraded or out
+/// of reach, and 4 if there is no answer.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// One app, or one cluster; without it, all of them.
+    #[arg(value_name = "APP[/CLUSTER]")]
+    pub(super) selection: Option<Selection>,
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    /// The form of the answer.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    /// Follow until no cluster is progressing.
+    ///
+    /// A commit that the controller has not read yet cannot be waited for by this alone: what ran
+    /// before is converged still. Say with --revision what is to come.
+    #[arg(long)]
+    wait: bool,
+    /// With --wait: for how long; then the exit code is 2.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    #[arg(requires = "wait")]
+    pub(super) timeout: Duration,
+    /// With --wait: first wait until this is the target of every cluster that is asked for.
+    #[arg(long, value_name = "REVISION", requires = "wait")]
+    pub(super) revision: Option<Revision>,
+}
+
+/// Prints it.
+///
+/// # Errors
+/// [`Problem`].
+pub fn run(args: &StatusArgs) -> Result<Outcome, Problem> {
+    let client = Client::new(&args.connection)?;
+    let (view, outcome) = if args.wait {
+        wait::settled(&client, args)?
+    } else {
+        let view = fetch(&client, args.selection.as_ref())?;
+        let outcome = overall(&view);
+        (view, outcome)
+    };
+    match args.output {
+        Output::Table => print::text(&render(&view, print::width()))?,
+        Output::Json => print::json(&view)?,
+    }
+    Ok(outcome)
+}
+
+/// What the controller shows, cut down to the selection. Names are not judged before it can know them.
+pub(super) fn fetch(client: &Client, selection: Option<&Selection>) -> Result<View, Problem> {
+    let mut view: View = client.get("api/v1/state")?;
+    if let Some(selection) = selection {
+        match selection.narrow(&mut view) {
+            Ok(()) => {}
+            Err(_) if unready(&view).is_some() => view.apps.clear(),
+            Err(unknown) => return Err(unknown.into()),
+        }
+        view.nodes.retain(|_, node| {
+            node.apps.get(&selection.app).is_some_and(|part| {
+                selection.cluster.is_none() || selection.cluster == part.cluster
+            })
+        });
+    }
+    Ok(view)
+}
+
+/// Why the controller does not know the fleet, if so. It has just started, mostly.
+pub(super) fn away(view: &View) -> Option<&'static str> {
+    if !view.bus_live {
+        return Some("the controller is not connected to the bus");
+    }
+    (!view.desired_read).then_some("the controller has not read the desired files yet")
+}
+
+/// Why the controller does not know the state of what is asked for, if so.
+pub(super) fn unready(view: &View) -> Option<String> {
+    let unled = || {
+        let (name, _) = view.apps.iter().find(|(_, app)| app.epoch.is_none())?;
+        Some(format!("the controller does not lead {name} yet"))
+    };
+    away(view).map(str::to_owned).or_else(unled)
+}
+
+/// The exit code. What is not known yet counts as under way, never as converged.
+pub(super) fn overall(view: &View) -> Outcome {
+    if unready(view).is_some() {
+        return Outcome::UnderWay;
+    }
+    let of_app = |app: &AppView| {
+        if app.clusters.is_empty() { Outcome::Amiss } else { Outcome::Fine }
+    };
+    let of_cluster = |cluster: &ClusterView| match cluster.phase {
+        Phase::Progressing => Outcome::UnderWay,
+        Phase::Degraded => Outcome::Amiss,
+        Phase::Converged if cluster.causes.contains_key(&Cause::Unreachable) => Outcome::Amiss,
+        Phase::Converged => Outcome::Fine,
+    };
+    let clusters = clusters(view).map(|(_, _, cluster)| of_cluster(cluster));
+    view.apps.values().map(of_app).chain(clusters).max().unwrap_or(Outcome::Fine)
+}
+
+/// Every cluster.
+pub(super) fn clusters(
+    view: &View,
+) -> impl Iterator<Item = (&AppName, &ClusterName, &ClusterView)> {
+    view.apps
+        .iter()
+        .flat_map(|(app, state)| state.clusters.iter().map(move |(name, c)| (app, name, c)))
+}
+
+/// The word for a phase.
+pub(super) fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Converged => "converged",
+        Phase::Progressing => "progressing",
+        Phase::Degraded => "degraded",
+    }
+}
+
+/// The message of the condition that matters most: what is wrong before what goes on before what is well.
+pub(super) fn message(conditions: &[Condition]) -> &str {
+    use ConditionStatus::{False, True, Unknown};
+    let order = [
+        (ConditionType::Degraded, True),
+        (ConditionType::DesiredValid, False),
+        (ConditionType::Converged, Unknown),
+        (ConditionType::Progressing, True),
+        (ConditionType::Converged, True),
+        (ConditionType::Converged, False),
+    ];
+    let find = |(kind, status): &(ConditionType, ConditionStatus)| {
+        conditions.iter().find(|c| c.kind == *kind && c.status == *status)
+    };
+    let found = order.iter().find_map(find);
+    found.map_or("", |c| if c.message.is_empty() { &c.reason } else { &c.message })
+}
+
+fn render(view: &View, width: Option<usize>) -> String {
+    let mut out = String::new();
+    if let Some(why) = unready(view) {
+        if view.apps.is_empty() {
+            return why + "\n";
+        }
+        out.push_str(&format!("{why}; what follows may be incomplete\n\n"));
+    }
+    out.push_str(&cluster_table(view, width));
+    let sections = [balancer_table(view, width), notes(view), commits(view)];
+    for section in sections.into_iter().filter(|section| !section.is_empty()) {
+        out.push('\n');
+        out.push_str(&section);
+    }
+    out
+}
+
+fn cluster_table(view: &View, width: Option<usize>) -> String {
+    let header = ["APP", "CLUSTER", "PHASE", "TARGET", "NODES", "ROLLOUT", "MESSAGE"];
+    let mut table = Table::new(&header);
+    for (app, state) in &view.apps {
+        if state.clusters.is_empty() {
+            let message = "no cluster is known: its files have gone, or were never without a fault";
+            let mut cells = vec![String::new(); header.len()];
+            (cells[0], cells[6]) = (app.to_string(), message.to_owned());
+            table.row(cells);
+        }
+        for (name, cluster) in &state.clusters {
+            table.row([
+                app.to_string(),
+                name.to_string(),
+                word(cluster.phase).to_owned(),
+                cluster.target.to_string(),
+                format!("{}/{}", cluster.converged, cluster.expected),
+                cluster.rollout.as_ref().map(ToString::to_string).unwrap_or_default(),
+                message(&cluster.conditions).to_owned(),
+            ]);
+        }
+    }
+    if table.is_empty() { "no apps\n".to_owned() } else { table.render(width) }
+}
+
+fn balancer_table(view: &View, width: Option<usize>) -> String {
+    let mut table = Table::new(&["APP", "BACKEND", "LOAD BALANCER", "READY", "FLOOR", "AGENT"]);
+    for (app, state) in &view.apps {
+        for (backend, balancers) in &state.balancers {
+            for (name, balancer) in balancers {
+                let agent = match &balancer.error {
+                    Some(error) => format!("{}; {error}", balancer.presence),
+                    None => balancer.presence.to_string(),
+                };
+                table.row([
+                    app.to_string(),
+                    backend.to_string(),
+                    name.to_string(),
+                    format!("{} of {}", balancer.ready, balancer.servers),
+                    balancer.floor.to_string(),
+                    agent,
+                ]);
+            }
+        }
+    }
+    if table.is_empty() { String::new() } else { table.render(width) }
+}
+
+/// What somebody should know, cluster by cluster, in full.
+fn notes(view: &View) -> String {
+    let mut out = String::new();
+    for (app, name, cluster) in clusters(view) {
+        let mut note = |what: &str, text: &str| {
+            for line in text.lines() {
+                out.push_str(&format!("{app}/{name} {what}: {}\n", clean(line)));
+            }
+        };
+        for (cause, text) in &cluster.causes {
+            note(&cause.as_str().replace('_', " "), text);
+        }
+        for condition in &cluster.conditions {
+            if condition.kind == ConditionType::ReloadUnsafe
+                && condition.status == ConditionStatus::True
+            {
+                note("reload unsafe", &condition.message);
+            }
+        }
+        if cluster.messages_pending > 0 {
+            note("messages", &format!("{} not confirmed yet", cluster.messages_pending));
+        }
+    }
+    out
+}
+
+fn commits(view: &View) -> String {
+    let commits = view.apps.iter().filter_map(|(app, state)| {
+        let commit = state.commit.as_ref()?;
+        let id: String = commit.id.chars().take(12).collect();
+        Some(format!("{app} is declared by commit {}: {}\n", clean(&id), clean(&commit.subject)))
+    });
+    commits.collect()
+}
