@@ -16,7 +16,8 @@ use crate::bus::topics::Topic;
 use crate::bus::wire::{Document, WireError, encode};
 use crate::desired::{Snapshot, WatchError, Watcher};
 use crate::model::{
-    AppName, ControllerAlive, ControllerId, DesiredApp, Event, FleetName, Mono, NodeName, Now, Wall,
+    AppName, ControllerAlive, ControllerId, DesiredApp, Event, EventKind, FleetName, Mono,
+    NodeName, Now, Wall,
 };
 
 /// Questions that may wait for an answer at once; the rest is turned away.
@@ -438,7 +439,13 @@ impl Driver {
 fn log(event: &Event) {
     let cluster = event.cluster.as_ref().map(tracing::field::display);
     let node = event.node.as_ref().map(tracing::field::display);
-    tracing::info!(app = %event.app, cluster, node, what = %event.kind, "event");
+    match &event.kind {
+        // One for every node and every step: too many for a large fleet's log.
+        EventKind::Decided { .. } => {
+            tracing::debug!(app = %event.app, cluster, node, what = %event.kind, "event");
+        }
+        _ => tracing::info!(app = %event.app, cluster, node, what = %event.kind, "event"),
+    }
 }
 
 /// The two clocks.

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AttemptOutcome, CheckStatus, ClusterLedger, ClusterName, EventKind, Failure, FailureCause,
-    NodeName, OnFailure, Rejection, Revision, RolloutId, SettleReport, SettleState, Standing,
+    AttemptFailure, AttemptOutcome, CheckStatus, ClusterLedger, ClusterName, DesiredCluster,
+    EventKind, Failure, FailureCause, NodeName, OnFailure, Rejection, Revision, RolloutId,
+    SettleReport, SettleState, Standing,
 };
 
 use super::input::PlanEvent;
@@ -234,7 +235,7 @@ fn detect_failure(
     }
     let settings = &fleet.desire(&course.cluster).settings;
     let failure = |cause, detail| Some(Failure { revision: goal.clone(), cause, detail });
-    if member.revision() != Some(goal) {
+    if !is_at_goal(course, settings, member, goal) {
         let attempt = attempt_at(course, &settings.retry, member, goal)?;
         if attempt.attempt < settings.rollout.tries {
             return None;
@@ -282,7 +283,8 @@ fn is_mended(
     goal: &Revision,
     failure: &Failure,
 ) -> bool {
-    if !member.is_present() || member.revision() != Some(goal) {
+    let settings = &fleet.desire(&course.cluster).settings;
+    if !member.is_present() || !is_at_goal(course, settings, member, goal) {
         return false;
     }
     match failure.cause {
@@ -305,6 +307,26 @@ pub(super) fn attempt_at<'a>(
         .attempt
         .as_ref()
         .filter(|a| a.rollout == course.id && a.revision == *goal && a.retry == retry)
+}
+
+/// It runs `goal`, and not by an attempt that broke off on the way: what the running service says
+/// does not tell how much of such an attempt was done.
+pub(super) fn is_at_goal(
+    course: &Course,
+    settings: &DesiredCluster,
+    member: &Member<'_>,
+    goal: &Revision,
+) -> bool {
+    let broke_off = attempt_at(course, &settings.retry, member, goal).is_some_and(|a| {
+        let again = a.attempt < settings.rollout.tries;
+        match &a.outcome {
+            AttemptOutcome::Failed { why: AttemptFailure::Interrupted, .. } => true,
+            // With the tries spent, whoever brought the revision did it by hand.
+            AttemptOutcome::Failed { .. } => again,
+            AttemptOutcome::Running | AttemptOutcome::Succeeded => false,
+        }
+    });
+    member.revision() == Some(goal) && !broke_off
 }
 
 /// The number of the last attempt at `goal` that was made or permitted in this rollout.

@@ -10,7 +10,9 @@ use crate::model::{
 };
 
 use super::gate::{Gate, OBEY_MS_MAX, pending};
-use super::rollout::{Course, attempt_at, attempts_made, is_vanished, not_ok, settling};
+use super::rollout::{
+    Course, attempt_at, attempts_made, is_at_goal, is_vanished, not_ok, settling,
+};
 use super::traffic::{Servers, Traffic};
 use super::view::{Fleet, Member, OVERDUE_GRACE_MS};
 
@@ -99,7 +101,8 @@ impl Case<'_, '_> {
         if member.permit().is_some() && !(ended && settings.paused) {
             return self.permitted(goal.as_ref(), held);
         }
-        let at_goal = goal.is_some() && member.revision() == goal.as_ref();
+        let at_goal =
+            goal.as_ref().is_some_and(|goal| is_at_goal(self.course, settings, member, goal));
         if settings.paused {
             return self.paused(traffic, goal.as_ref(), at_goal);
         }
@@ -271,16 +274,16 @@ impl Case<'_, '_> {
         }
         if !self.member.has_seen(self.fleet.input) {
             // Also what proves that an older permit cannot be followed any more.
-            if self.gate.to_probe.contains(&self.member.name) {
-                return Verdict::idle(Decision::Act(Act::Probe));
-            }
             return self.unanswered(Wait::Withdrawal);
         }
         Verdict::act(Act::PutBack, Want::PutBack)
     }
 
-    /// The node's agent is heard, but has not echoed what was last asked of it.
+    /// The node's agent is heard, but has not echoed what was last asked of it in this epoch.
     fn unanswered(&self, what: Wait) -> Verdict {
+        if self.gate.to_probe.contains(&self.member.name) {
+            return Verdict::idle(Decision::Act(Act::Probe));
+        }
         let age_ms = self.member.assigned.map_or(0, |a| a.age_ms);
         if age_ms > OBEY_MS_MAX {
             let refusal = self.member.refusal(self.fleet.input);

@@ -3,6 +3,8 @@
 #[path = "../parts/mod.rs"]
 mod parts;
 
+#[cfg(feature = "embedded-broker")]
+mod agent;
 mod bus;
 mod checks;
 mod deploy;

@@ -46,6 +46,11 @@ impl Process {
         eventually(&format!("{name} ends"), || self.child.try_wait().expect("wait for a child"))
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("wait for a child").is_some()
+    }
+
     /// Panics with the exit status if it has ended.
     pub fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().expect("wait for a child") {

@@ -141,8 +141,15 @@ impl Balancer {
         let Some(Asking::Read { begun }) = self.asking.take() else { return };
         let now = step.now.mono;
         self.stirred = true;
-        // The end of the last session is worth looking for more often.
-        let interval_ms = if self.drains.is_empty() { OBSERVE_MS } else { PROCESS_MS };
+        let interval_ms = if begun < self.accepted {
+            // Orders that came meanwhile wait for a reading that was begun after them.
+            0
+        } else if self.drains.is_empty() {
+            OBSERVE_MS
+        } else {
+            // The end of the last session is worth looking for more often.
+            PROCESS_MS
+        };
         self.read_at = now.plus_ms(interval_ms);
         self.poll_at = now.plus_ms(PROCESS_MS);
         match answer {
@@ -375,10 +382,17 @@ impl Balancer {
         let process = observed.process;
         let mut refusals: BTreeMap<AppName, RefusalReason> = BTreeMap::new();
         let mut open: BTreeSet<AppName> = BTreeSet::new();
+        let newest = collect(step.disk.memory());
         let views: Vec<(Place, Ordered, View)> = orders
             .into_iter()
             .map(|(place, ordered)| {
-                let view = view(step, &written, observed, &place, &ordered);
+                let view = match newest.get(&place).map(|newest| newest.order) {
+                    // Nothing is put back for as long as it takes to write that it is not to be.
+                    Some(Order::Out) if ordered.order == Order::In => View::Unrecorded,
+                    Some(Order::Out | Order::In) | None => {
+                        view(step, &written, observed, &place, &ordered)
+                    }
+                };
                 (place, ordered, view)
             })
             .collect();

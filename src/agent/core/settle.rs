@@ -152,7 +152,7 @@ impl Settle {
             next_round: Some(step.now.mono),
             held_up: BTreeSet::new(),
         });
-        self.write(step, app, true);
+        self.write(step, app, false);
     }
 
     fn stop(&mut self, step: &mut Step, app: &AppName) {
@@ -218,7 +218,9 @@ impl Settle {
         if settling.state != state {
             settling.state = state;
             step.log(Note::Settle { app: app.clone(), state, not_ok });
-            self.write(step, app, true);
+            // What has timed out must not do so again after a restart. The rest can wait: a write
+            // now would only hold up the one that the next assignment needs.
+            self.write(step, app, state == SettleState::TimedOut);
         }
     }
 

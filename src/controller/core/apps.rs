@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     AppName, Assignment, Cause, ClusterLedger, ClusterName, Decision, DesiredApp, Epoch, EventKind,
-    Mono, NodeName, Now, Revision, RolloutId, Standing, Wall,
+    Mono, NodeName, Now, Revision, RolloutId, Standing, Wait, Wall,
 };
 use crate::plan::{self, Assigned, Desire, Plan, Telling};
 
@@ -335,7 +335,7 @@ impl App {
             match self.since.get(node) {
                 Some((known, _)) if *known == decision => {}
                 Some(_) | None => {
-                    moved.push((node.clone(), state.cluster.clone(), decision.to_string()));
+                    moved.push((node.clone(), state.cluster.clone(), state.decision.to_string()));
                     self.since.insert(node.clone(), (decision, now.wall));
                 }
             }
@@ -348,9 +348,20 @@ fn had_begun(ledger: Option<&ClusterLedger>, rollout: &RolloutId) -> bool {
     ledger.and_then(|l| l.rollout.as_ref()).is_some_and(|begun| begun.id == *rollout)
 }
 
-/// A decision without its deadline, which moves with every look.
+/// A decision without its deadline, which moves with every look, and without the counts of others,
+/// which move with every one of them.
 fn timeless(decision: &Decision) -> Decision {
     match decision {
+        Decision::Wait { what: Wait::Others { .. }, .. } => {
+            Decision::Wait { what: Wait::Others { unsettled: 0 }, until_ms: None }
+        }
+        Decision::Wait { what: Wait::Echo { .. }, .. } => {
+            Decision::Wait { what: Wait::Echo { from: Vec::new() }, until_ms: None }
+        }
+        Decision::Wait { what: Wait::Batch { batch, .. }, .. } => {
+            let what = Wait::Batch { upgrading: *batch, batch: *batch };
+            Decision::Wait { what, until_ms: None }
+        }
         Decision::Wait { what, .. } => Decision::Wait { what: what.clone(), until_ms: None },
         Decision::Act(_) | Decision::Blocked(_) | Decision::Done(_) => decision.clone(),
     }

@@ -66,10 +66,7 @@ async fn no_entry_leaves_the_release() {
         ("absolute symlink", &[(Symlink, "x", &out), (Regular, "x/evil", "")]),
         ("climbing symlink", &[(Symlink, "x", up), (Regular, "x/evil", "")]),
         ("symlink too high", &[(Symlink, "a/x", "../../y")]),
-        (
-            "symlink by a symlink",
-            &[(Symlink, "a/b/c/x", "../../.."), (Symlink, "y", "a/b/c/x/../../../../outside")],
-        ),
+        ("symlink by a symlink", &[(Symlink, "a/b/x", "../.."), (Symlink, "a/b/y", "x/../..")]),
         ("through an inner symlink", &[(Symlink, "x", "a"), (Regular, "x/evil", "")]),
         ("folder over a symlink", &[(Symlink, "x", "a"), (Directory, "x", "")]),
         ("file over a folder", &[(Directory, "x", ""), (Regular, "x", "")]),

@@ -60,6 +60,8 @@ fn out_and_in_from_every_state() {
         assert_eq!(rig.server("s1").owned, None, "bits {bits}");
         assert_eq!(rig.obeyed().done, Some(stamp(2)), "bits {bits}");
         assert!(rig.disk.as_ref().unwrap().owned.is_empty(), "bits {bits}");
+        let mut obeyed = rig.reports.iter().flat_map(|report| report.assignments.values());
+        assert!(obeyed.all(|obeyed| obeyed.refusal.is_none()), "bits {bits}: nothing went wrong");
     }
 }
 
@@ -77,6 +79,22 @@ fn ownership_is_on_disk_with_the_assignment_before_anything_is_set() {
     assert_eq!(rig.obeyed().done, Some(stamp(1)));
     assert!(rig.server("s1").owned.is_some());
     assert_eq!(rig.writes_seen - writes, 1, "one write carries all of it");
+}
+
+#[test]
+fn ownership_is_on_disk_even_if_the_assignment_was_there_long_before() {
+    let mut rig = lb();
+    rig.haproxy.down = true;
+    rig.pass(1_000);
+    rig.assign(ordered(1, &[("s1", Out)]));
+    rig.haproxy.down = false;
+    rig.slow_disk = true;
+    rig.pass(5_000);
+    assert!(rig.sets.is_empty());
+    assert_eq!(rig.server("s1").owned, None);
+    rig.write();
+    assert_eq!(rig.obeyed().done, Some(stamp(1)));
+    assert!(rig.server("s1").owned.is_some());
 }
 
 #[test]
@@ -404,4 +422,51 @@ fn steady_is_counted_as_the_reports_say() {
     let reports = rig.reports.len();
     rig.pass(2_000);
     assert_eq!(rig.reports.len(), reports, "sessions are no news");
+}
+
+#[test]
+fn an_order_waits_for_a_reading_begun_after_it_and_no_longer() {
+    let mut rig = lb();
+    rig.slow_haproxy = true;
+    rig.pass(1_000);
+    assert!(rig.is_reading);
+    rig.assign(ordered(1, &[("s1", Out)]));
+    rig.read();
+    assert!(rig.sets.is_empty(), "it was begun before");
+    rig.read();
+    assert_eq!(states(&rig), [SetState::Maint], "the next one is begun at once");
+    rig.read();
+    assert_eq!(rig.obeyed().done, Some(stamp(1)));
+}
+
+#[test]
+fn nothing_is_put_back_while_a_newer_out_is_being_written() {
+    let mut rig = lb();
+    rig.assign(ordered(1, &[("s1", Out)]));
+    rig.slow_haproxy = true;
+    rig.assign(ordered(2, &[("s1", In)]));
+    rig.slow_disk = true;
+    rig.assign(ordered(3, &[("s1", Out)]));
+    rig.slow_haproxy = false;
+    rig.read();
+    assert_eq!(states(&rig), [SetState::Maint]);
+    rig.write();
+    assert_eq!(states(&rig), [SetState::Maint]);
+    assert_eq!(rig.obeyed().done, Some(stamp(3)));
+    assert_eq!(rig.server("s1").owned.as_ref().unwrap().asked, stamp(1));
+}
+
+#[test]
+fn the_last_session_of_a_server_that_is_out_is_news() {
+    let mut rig = lb();
+    let sessions = |rig: &mut Rig, count| {
+        rig.haproxy.servers.get_mut("s1").unwrap().sessions = count;
+        let before = rig.reports.len();
+        rig.pass(1_000);
+        rig.reports.len() - before
+    };
+    rig.assign(ordered(1, &[("s1", Out)]));
+    assert_eq!(sessions(&mut rig, 3), 1);
+    assert_eq!(sessions(&mut rig, 2), 0);
+    assert_eq!(sessions(&mut rig, 0), 1);
 }

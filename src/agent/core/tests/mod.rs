@@ -3,6 +3,7 @@
 mod balancer;
 mod command;
 mod life;
+mod mess;
 mod node;
 mod notify;
 mod rig;

@@ -92,6 +92,7 @@ fn a_permit_leads_to_one_attempt_with_its_record_in_the_same_write() {
     let before = rig.writes_seen;
     rig.slow_disk = true;
     rig.assign(permitted(2, 1));
+    rig.send(Event::Tick);
     assert!(rig.upgrades.is_empty(), "it does not start before its record is on disk");
     assert_eq!(rig.outcome(), None, "nor is it reported");
     rig.write();

@@ -20,6 +20,9 @@ pub struct Rig {
     /// What a crash would leave.
     pub disk: Option<Memory>,
     pub disk_error: Option<&'static str>,
+    /// Readings of HAProxy wait for [`Rig::read`].
+    pub slow_haproxy: bool,
+    pub is_reading: bool,
     /// Writes wait for [`Rig::write`].
     pub slow_disk: bool,
     queue: VecDeque<Effect>,
@@ -163,6 +166,8 @@ impl Rig {
             now,
             disk: None,
             disk_error: None,
+            slow_haproxy: false,
+            is_reading: false,
             slow_disk: false,
             queue: VecDeque::new(),
             writes: VecDeque::new(),
@@ -278,6 +283,13 @@ impl Rig {
         self.send(answer);
     }
 
+    /// Answers the reading that waits.
+    pub fn read(&mut self) {
+        assert!(std::mem::take(&mut self.is_reading), "HAProxy is being read");
+        let answer = self.haproxy.read();
+        self.send(Event::BalancerRead(answer));
+    }
+
     pub fn is_writing(&self) -> bool {
         !self.writes.is_empty()
     }
@@ -351,6 +363,7 @@ impl Rig {
             }
             Effect::StartUpgrade { app, revision, .. } => self.upgrades.push((app, revision)),
             Effect::RunCheck { app, run, check } => self.checks.push_back((app, run, check)),
+            Effect::ReadBalancer if self.slow_haproxy => self.is_reading = true,
             Effect::ReadBalancer => {
                 let answer = self.haproxy.read();
                 self.tell(Event::BalancerRead(answer));

@@ -1,0 +1,33 @@
+//! The whole of it, on real parts: the shipped binary in every role, real HAProxy, both brokers,
+//! real plugins. Each test builds its own fleet in its own directory, on its own ports.
+
+#[path = "../parts/mod.rs"]
+mod parts;
+
+mod scene;
+mod web;
+
+/// Each scenario is two tests: one with the embedded broker, one with Mosquitto.
+macro_rules! on_both_brokers {
+    ($($(#[$doc:meta])* fn $name:ident($broker:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+            $(#[$doc])*
+            fn scenario($broker: Broker) $body
+            #[test]
+            fn embedded() {
+                scenario(Broker::Embedded);
+            }
+            #[test]
+            fn mosquitto() {
+                scenario(Broker::Mosquitto);
+            }
+        }
+    )*};
+}
+use on_both_brokers;
+
+mod balancers;
+mod controls;
+mod failures;
+mod rollouts;

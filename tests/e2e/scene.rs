@@ -1,0 +1,596 @@
+//! A fleet for one test: brokers, load balancers, web servers, agents, a controller, and load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use evenkeel::controller::view::{ClusterView, View};
+use evenkeel::model::{AppName, ClusterName, Event, NodeName};
+use evenkeel::plan::Phase;
+
+use crate::parts::haproxy::{Haproxy, Setup};
+use crate::parts::mosquitto::Mosquitto;
+use crate::parts::process::{Process, eventually, free_port, program};
+use crate::parts::receiver::{Answer, Receiver};
+use crate::web::Web;
+
+/// Which broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    Embedded,
+    Mosquitto,
+}
+
+/// What a fleet is to be like. The default is the reference scenario at revision 1.
+pub struct Plot {
+    pub broker: Broker,
+    pub clusters: Vec<(&'static str, u32)>,
+    /// What the web servers run at first; `None`: nothing is installed.
+    pub installed: Option<&'static str>,
+    pub lbs: u32,
+    pub state_file: bool,
+    /// More lines for `app.toml`'s tables, by table.
+    pub app: Vec<(&'static str, &'static str)>,
+    /// Options for single servers in HAProxy's configuration.
+    pub server_options: BTreeMap<&'static str, &'static str>,
+    /// Nodes whose agents are not started.
+    pub absent: Vec<&'static str>,
+}
+
+impl Plot {
+    pub fn new(broker: Broker) -> Plot {
+        Plot {
+            broker,
+            clusters: vec![("alfa", 5), ("bravo", 4)],
+            installed: Some("1"),
+            lbs: 1,
+            state_file: true,
+            app: Vec::new(),
+            server_options: BTreeMap::new(),
+            absent: Vec::new(),
+        }
+    }
+
+    /// Starts everything, and waits until the controller is ready.
+    pub fn start(self) -> Scene {
+        Scene::start(self)
+    }
+}
+
+/// A running fleet.
+pub struct Scene {
+    // Fields are dropped in this order: whoever speaks first, the parts that they speak to last.
+    pub controller: Option<Process>,
+    pub agents: BTreeMap<String, Process>,
+    pub lbs: BTreeMap<String, Haproxy>,
+    pub mosquitto: Option<Mosquitto>,
+    pub receiver: Receiver,
+    pub load: Option<Load>,
+    pub folder: PathBuf,
+    plot: Plot,
+    http: u16,
+    bus: u16,
+    nodes: BTreeMap<String, String>,
+    temporary: tempfile::TempDir,
+}
+
+fn evenkeel() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+}
+
+fn write(path: &Path, text: &str) {
+    let folder = path.parent().expect("a folder");
+    fs::create_dir_all(folder).expect("make a folder");
+    let beside = path.with_extension("beside");
+    fs::write(&beside, text).expect("write a file");
+    fs::rename(&beside, path).expect("rename a file");
+}
+
+/// Deploys by writing the file `revision`; files beside it make it misbehave.
+const DEPLOY: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 9
+echo "$1" >>attempts
+[ -e fail ] && { echo "no space left"; exit 1; }
+[ -e fail_once ] && { rm fail_once; exit 1; }
+while [ -e gate ]; do sleep 0.02; done
+[ -e lie ] && exit 0
+printf %s "$1" >revision.new && mv revision.new revision
+"#;
+
+impl Scene {
+    fn start(plot: Plot) -> Scene {
+        let temporary =
+            tempfile::Builder::new().prefix("evenkeel-e2e-").tempdir().expect("a folder");
+        let folder = temporary.path().to_owned();
+        fs::create_dir_all(folder.join("log")).expect("make a folder");
+        let mosquitto = (plot.broker == Broker::Mosquitto).then(Mosquitto::start);
+        let bus = mosquitto.as_ref().map_or_else(free_port, Mosquitto::port);
+        let mut scene = Scene {
+            controller: None,
+            agents: BTreeMap::new(),
+            lbs: BTreeMap::new(),
+            mosquitto,
+            receiver: Receiver::answering(Answer::status(200, "")),
+            load: None,
+            http: free_port(),
+            bus,
+            nodes: BTreeMap::new(),
+            folder,
+            plot,
+            temporary,
+        };
+        scene.build();
+        scene.start_controller();
+        let names: Vec<String> = scene.nodes.keys().cloned().collect();
+        for name in names {
+            if !scene.plot.absent.contains(&name.as_str()) {
+                scene.start_agent(&name);
+            }
+        }
+        scene
+    }
+
+    fn build(&mut self) {
+        self.write_app();
+        let mut webs = Vec::new();
+        let mut number = 0;
+        for (cluster, size) in self.plot.clusters.clone() {
+            self.write_cluster(cluster, "");
+            for _ in 0..size {
+                number += 1;
+                let name = format!("web{number}");
+                let port = self.build_web(&name, cluster);
+                webs.push((name, port));
+            }
+        }
+        for lb in 1..=self.plot.lbs {
+            self.build_lb(&format!("lb{lb}"), &webs);
+        }
+        for number in 1..=2 {
+            self.build_notify(&format!("notify{number}"));
+        }
+    }
+
+    fn build_web(&mut self, name: &str, cluster: &str) -> u16 {
+        let home = self.folder.join(name);
+        fs::create_dir_all(&home).expect("make a folder");
+        if let Some(revision) = self.plot.installed {
+            fs::write(home.join("revision"), revision).expect("write a revision");
+        }
+        let web = Web::start(&home);
+        let port = web.address.port();
+        let deploy = home.join("deploy.sh");
+        write(&deploy, DEPLOY);
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&deploy, executable).expect("make it executable");
+        let check_load = program("check_load", "monitoring-plugins-basic");
+        let check_http = program("check_http", "monitoring-plugins-basic");
+        write(
+            &home.join("nrpe.cfg"),
+            &format!(
+                "# What the node can be asked.\n\
+                 command[check_load]={} -w 1000,1000,1000 -c 2000,2000,2000\n\
+                 command[check_busy]={} -I 127.0.0.1 -p {port} -u /load\n",
+                check_load.display(),
+                check_http.display()
+            ),
+        );
+        let text = format!(
+            "{}[facts.values]\ncluster = \"{cluster}\"\n\n[checks]\nfiles = [{:?}]\n\n\
+             [apps.shop]\ncommand = [{deploy:?}, \"{{revision}}\"]\n\
+             revision = {{ url = \"http://127.0.0.1:{port}/revision\" }}\n",
+            self.agent_head(name),
+            home.join("nrpe.cfg"),
+        );
+        self.nodes.insert(name.to_owned(), text);
+        port
+    }
+
+    fn build_lb(&mut self, name: &str, webs: &[(String, u16)]) {
+        let mut setup = Setup::new()
+            .backend("app")
+            .backend_line("option redispatch")
+            .backend_line("retries 3")
+            .backend_line("option httpchk GET /");
+        for (web, port) in webs {
+            let options = self.plot.server_options.get(web.as_str()).copied().unwrap_or_default();
+            setup = setup.server(web, *port, &format!("check inter 200ms {options}"));
+        }
+        if self.plot.state_file {
+            setup = setup.with_state_file();
+        }
+        let haproxy = setup.start();
+        let state_file = if self.plot.state_file {
+            format!("state_file = {:?}\n", haproxy.state_file())
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "{}[haproxy]\nsocket = {:?}\n{state_file}",
+            self.agent_head(name),
+            format!("unix:{}", haproxy.socket().display())
+        );
+        self.nodes.insert(name.to_owned(), text);
+        self.lbs.insert(name.to_owned(), haproxy);
+    }
+
+    fn build_notify(&mut self, name: &str) {
+        let text = format!(
+            "{}[notify.recipients.oncall]\nservice = \"webhook\"\nurl = \"{}/{name}\"\n",
+            self.agent_head(name),
+            self.receiver.url()
+        );
+        self.nodes.insert(name.to_owned(), text);
+    }
+
+    fn agent_head(&self, name: &str) -> String {
+        format!(
+            "node = {name:?}\nstate = {:?}\nheartbeat = \"2s\"\nobserve = \"500ms\"\n\
+             bus = {{ url = \"mqtt://127.0.0.1:{}\" }}\n\n",
+            self.folder.join("state").join(name),
+            self.bus
+        )
+    }
+
+    pub fn start_agent(&mut self, name: &str) {
+        let config = self.folder.join("etc").join(format!("{name}.toml"));
+        write(&config, &self.nodes[name]);
+        let mut command = evenkeel();
+        command.arg("agent").arg("--config").arg(config);
+        let process = self.spawn(name, &mut command);
+        self.agents.insert(name.to_owned(), process);
+    }
+
+    fn spawn(&self, name: &str, command: &mut Command) -> Process {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("log").join(name))
+            .expect("a log file");
+        command.env("RUST_LOG", "info,evenkeel=debug");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Process::start(name, command)
+    }
+
+    /// Starts the controller, and waits until it is ready.
+    pub fn start_controller(&mut self) {
+        let mut command = evenkeel();
+        command.arg("controller");
+        command.arg("--desired").arg(self.folder.join("desired"));
+        command.arg("--state").arg(self.folder.join("state/controller"));
+        command.arg("--http").arg(format!("127.0.0.1:{}", self.http));
+        match self.plot.broker {
+            Broker::Embedded => {
+                command.arg("--bus-listen").arg(format!("127.0.0.1:{}", self.bus));
+            }
+            Broker::Mosquitto => {
+                command.arg("--bus").arg(format!("mqtt://127.0.0.1:{}", self.bus));
+            }
+        }
+        let mut process = self.spawn("controller", &mut command);
+        let log = self.folder.join("log/controller");
+        eventually("the controller is ready", || {
+            if process.has_ended() {
+                panic!("the controller ended:\n{}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            (self.get("/readyz").ok()?.0 == 200).then_some(())
+        });
+        self.controller = Some(process);
+    }
+
+    /// Kills the controller where it stands.
+    pub fn kill_controller(&mut self) {
+        self.controller.take().expect("a controller").kill();
+    }
+
+    pub fn agent(&mut self, name: &str) -> &mut Process {
+        self.agents.get_mut(name).expect("an agent")
+    }
+
+    pub fn lb(&mut self, name: &str) -> &mut Haproxy {
+        self.lbs.get_mut(name).expect("a load balancer")
+    }
+
+    fn write_app(&self) {
+        let mut tables: BTreeMap<&str, Vec<String>> = BTreeMap::from([
+            (
+                "load_balancer",
+                vec![
+                    "backend = \"app\"".to_owned(),
+                    format!("expect = {}", self.plot.lbs),
+                    "min_ready = \"40%\"".to_owned(),
+                ],
+            ),
+            ("rollout", vec!["batch = 2".to_owned()]),
+            ("settle", vec!["interval = \"200ms\"".to_owned()]),
+            ("notify", vec!["recipients = [\"oncall\"]".to_owned()]),
+        ]);
+        for (table, line) in &self.plot.app {
+            let lines = tables.get_mut(table).expect("a table");
+            let key = line.split('=').next().unwrap_or_default();
+            lines.retain(|old| old.split('=').next() != Some(key));
+            lines.push((*line).to_owned());
+        }
+        let text: String = tables
+            .into_iter()
+            .map(|(table, lines)| format!("[{table}]\n{}\n\n", lines.join("\n")))
+            .collect();
+        write(&self.folder.join("desired/shop/app.toml"), &text);
+    }
+
+    /// Writes a cluster's file: revision 1, and what `more` says. `more` may set another revision.
+    pub fn write_cluster(&self, cluster: &str, more: &str) {
+        let size =
+            self.plot.clusters.iter().find(|(name, _)| *name == cluster).expect("a cluster").1;
+        let revision = if more.contains("revision =") { "" } else { "revision = \"1\"\n" };
+        let expect =
+            if more.contains("expect =") { String::new() } else { format!("expect = {size}\n") };
+        self.write_desired(cluster, &format!("{revision}{expect}{more}\n"));
+    }
+
+    /// Writes a cluster's file, whatever it says.
+    pub fn write_desired(&self, cluster: &str, text: &str) {
+        write(&self.folder.join(format!("desired/shop/{cluster}.toml")), text);
+    }
+
+    /// Changes a node's revision behind everybody's back.
+    pub fn drift(&self, node: &str, revision: &str) {
+        write(&self.folder.join(node).join("revision"), revision);
+    }
+
+    /// Whether a node is there, as the controller sees it.
+    pub fn presence(&self, node: &str) -> String {
+        let name = NodeName::new(node).expect("a name");
+        let view = self.view();
+        view.and_then(|v| Some(v.nodes.get(&name)?.presence.to_string())).unwrap_or_default()
+    }
+
+    /// Whether a node was ever asked out, by the controller's events.
+    pub fn was_out(&self, node: &str) -> bool {
+        self.events().iter().any(|event| {
+            event.node.as_ref().is_some_and(|n| n.as_str() == node)
+                && event.kind.to_string().contains("taking it out")
+        })
+    }
+
+    /// Waits for messages with just these titles, in this order, and none besides.
+    pub fn told(&self, titles: &[&str]) {
+        self.wait_for(&format!("the messages {titles:?}"), |scene| {
+            let pending = |c: &str| scene.cluster(c).map_or(0, |c| c.messages_pending);
+            let clusters = &scene.plot.clusters;
+            scene.titles().len() >= titles.len()
+                && clusters.iter().all(|(name, _)| pending(name) == 0)
+        });
+        let mut got = self.titles();
+        let mut wanted: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+        got.sort();
+        wanted.sort();
+        assert_eq!(got, wanted);
+    }
+
+    fn titles(&self) -> Vec<String> {
+        let title = |request: &crate::parts::receiver::Request| {
+            request.json()["title"].as_str().expect("a title").to_owned()
+        };
+        self.receiver.requests().iter().map(title).collect()
+    }
+
+    /// Makes a file in a node's folder.
+    pub fn touch(&self, node: &str, file: &str) {
+        fs::write(self.folder.join(node).join(file), "").expect("write a file");
+    }
+
+    /// Removes a file from a node's folder.
+    pub fn remove(&self, node: &str, file: &str) {
+        fs::remove_file(self.folder.join(node).join(file)).expect("remove a file");
+    }
+
+    /// What the node's web server runs, in truth.
+    pub fn running(&self, node: &str) -> String {
+        fs::read_to_string(self.folder.join(node).join("revision")).unwrap_or_default()
+    }
+
+    /// Upgrade attempts that were made on a node, by revision.
+    pub fn attempts(&self, node: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.join(node).join("attempts")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        get(SocketAddr::from(([127, 0, 0, 1], self.http)), path)
+    }
+
+    pub fn view(&self) -> Option<View> {
+        let (status, body) = self.get("/api/v1/state").ok()?;
+        (status == 200).then(|| serde_json::from_str(&body).expect("a view"))
+    }
+
+    pub fn cluster(&self, name: &str) -> Option<ClusterView> {
+        let view = self.view()?;
+        let app = view.apps.get(&AppName::new("shop").expect("a name"))?;
+        app.clusters.get(&ClusterName::new(name).expect("a name")).cloned()
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        let (_, body) = self.get("/api/v1/events").expect("events");
+        serde_json::from_str(&body).expect("events")
+    }
+
+    /// Why nothing, or what, is done about a node.
+    pub fn reason(&self, node: &str) -> String {
+        let name = NodeName::new(node).expect("a name");
+        let app = AppName::new("shop").expect("a name");
+        self.view()
+            .and_then(|view| Some(view.nodes.get(&name)?.apps.get(&app)?.reason.clone()))
+            .unwrap_or_default()
+    }
+
+    /// Waits until the cluster has converged on `revision`.
+    pub fn converged(&self, cluster: &str, revision: &str) {
+        self.wait_for(&format!("{cluster} converges on {revision}"), |scene| {
+            scene.cluster(cluster).is_some_and(|state| {
+                state.phase == Phase::Converged && state.target.as_str() == revision
+            })
+        });
+    }
+
+    /// Waits until nothing more moves in the cluster, and something needs a person.
+    pub fn degraded(&self, cluster: &str, revision: &str) {
+        self.wait_for(&format!("{cluster} is degraded at {revision}"), |scene| {
+            scene.cluster(cluster).is_some_and(|state| {
+                state.phase == Phase::Degraded && state.target.as_str() == revision
+            })
+        });
+    }
+
+    /// Waits until a node's decision says `words`.
+    pub fn says(&self, node: &str, words: &str) {
+        self.wait_for(&format!("{node} says {words:?}"), |scene| {
+            scene.reason(node).contains(words)
+        });
+    }
+
+    /// Waits until `holds`; shows what was going on if that does not come.
+    pub fn wait_for(&self, what: &str, holds: impl Fn(&Scene) -> bool) {
+        let started = std::time::Instant::now();
+        while !holds(self) {
+            if started.elapsed() > crate::parts::process::DEADLINE {
+                panic!("waited in vain for: {what}\n{}", self.story());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What was going on, for whoever reads a failed test.
+    fn story(&self) -> String {
+        let mut story = String::new();
+        if let Some(view) = self.view() {
+            for (name, app) in &view.apps {
+                for (cluster, state) in &app.clusters {
+                    story.push_str(&format!("{name}/{cluster}: {state:?}\n"));
+                }
+            }
+            for (name, node) in &view.nodes {
+                for state in node.apps.values() {
+                    story.push_str(&format!("{name} ({}): {}\n", node.presence, state.reason));
+                }
+            }
+        }
+        let log = fs::read_to_string(self.folder.join("log/controller")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        story.push_str(&lines[lines.len().saturating_sub(60)..].join("\n"));
+        story
+    }
+
+    /// HAProxy's administrative bits of a server, in truth.
+    pub fn admin(&self, lb: &str, server: &str) -> u8 {
+        self.lbs[lb].admin_bits("app", server)
+    }
+
+    /// Begins a steady load through the first load balancer.
+    pub fn begin_load(&mut self) {
+        let address = self.lbs["lb1"].frontend("app");
+        self.load = Some(Load::begin(address));
+    }
+
+    /// Ends the load; nothing may have failed.
+    pub fn end_load(&mut self) -> BTreeSet<(String, String)> {
+        self.load.take().expect("a load").end()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // For whoever looks into a failure: EVENKEEL_KEEP=1 leaves the folder with its logs.
+        if std::thread::panicking() && std::env::var_os("EVENKEEL_KEEP").is_some() {
+            self.temporary.disable_cleanup(true);
+            eprintln!("kept: {}", self.folder.display());
+        }
+    }
+}
+
+/// A steady load of requests.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Seen>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    served: u64,
+    failed: Vec<String>,
+    /// Which node answered with which revision.
+    by: BTreeSet<(String, String)>,
+}
+
+/// A test that runs longer than this many requests is stuck anyway.
+const REQUESTS_MAX: u64 = 200_000;
+
+impl Load {
+    fn begin(address: SocketAddr) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (thread_stop, thread_seen) = (stop.clone(), seen.clone());
+        let thread = std::thread::spawn(move || {
+            for _ in 0..REQUESTS_MAX {
+                if thread_stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let answer = whole_get(address, "/");
+                let mut seen = thread_seen.lock().expect("the load's notes");
+                seen.served += 1;
+                match answer {
+                    Ok((200, head, body)) => {
+                        let node = head.lines().find_map(|l| {
+                            l.to_lowercase().strip_prefix("x-node: ").map(str::to_owned)
+                        });
+                        seen.by.insert((node.unwrap_or_default(), body));
+                    }
+                    Ok((status, _, body)) => seen.failed.push(format!("{status} {body}")),
+                    Err(error) => seen.failed.push(error.to_string()),
+                }
+                drop(seen);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Load { stop, seen, thread: Some(thread) }
+    }
+
+    fn end(mut self) -> BTreeSet<(String, String)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("a thread").join().expect("the load");
+        let seen = self.seen.lock().expect("the load's notes");
+        assert!(seen.served > 0, "no load was served");
+        assert!(seen.failed.is_empty(), "requests failed: {:?}", seen.failed);
+        seen.by.clone()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One GET; status and body.
+pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    whole_get(address, path).map(|(status, _, body)| (status, body))
+}
+
+fn whole_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    Ok((status, head.to_owned(), body.to_owned()))
+}
