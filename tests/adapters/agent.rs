@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::parts::haproxy::{Haproxy, Setup};
-use crate::parts::process::{DEADLINE, program};
+use crate::parts::process::{DEADLINE, eventually, program};
 use crate::parts::receiver::{Answer, Receiver};
 
 fn node(name: &str) -> NodeName {
@@ -329,7 +329,7 @@ async fn a_node_is_taken_out_upgraded_settled_and_put_back() {
     let before = haproxy.worker();
     haproxy.reload();
     assert_ne!(haproxy.worker(), before);
-    crate::parts::process::eventually("maintenance is set again", || {
+    eventually("maintenance is set again", || {
         (haproxy.admin_bits("app", "web1") == 1).then_some(())
     });
 
@@ -387,7 +387,7 @@ async fn an_agent_killed_in_an_upgrade_does_not_take_it_for_done_nor_run_it_agai
             (outcome(report) == Some(&AttemptOutcome::Running)).then_some(())
         })
         .await;
-    fleet.until("the command runs", |fleet| (!fleet.runs().is_empty()).then_some(())).await;
+    eventually("the command runs", || (!fleet.runs().is_empty()).then_some(()));
     web.kill().await;
     fleet.until("its will", |fleet| (!fleet.alive[&node("web1")].alive).then_some(())).await;
     std::fs::remove_file(fleet.path("hold")).unwrap();

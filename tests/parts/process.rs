@@ -105,3 +105,17 @@ pub fn program(name: &str, package: &str) -> PathBuf {
             panic!("{name} is not installed; get it with `apt-get install {package}`, or run `make test`, which does")
         })
 }
+
+/// A Python that has a module: Debian's, whatever else comes first in the path; or fails the test with
+/// how to get it.
+pub fn python(module: &str, package: &str) -> PathBuf {
+    let has = |python: &PathBuf| {
+        let mut command = Command::new(python);
+        command.args(["-c", &format!("import {module}")]).stderr(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let candidates = [PathBuf::from("/usr/bin/python3"), program("python3", "python3")];
+    candidates.into_iter().find(has).unwrap_or_else(|| {
+        panic!("{module} is not installed; get it with `apt-get install {package}`, or run `make test`, which does")
+    })
+}

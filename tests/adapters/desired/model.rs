@@ -15,7 +15,7 @@ use evenkeel::model::{
 };
 
 use super::{directory, git, write_files};
-use crate::parts::process::program;
+use crate::parts::process::python;
 
 fn app(dir: &Path, name: &str) -> DesiredApp {
     let snapshot = load(dir);
@@ -244,14 +244,11 @@ fn accepts(document: Document, file: &Path, wanted: bool) {
 
 fn accepts_value(document: Document, value: &serde_json::Value, wanted: bool) {
     const VALIDATE: &str = "import json, sys
-try:
-    from jsonschema import Draft202012Validator as Validator
-except ImportError:
-    sys.exit('get it with `apt-get install python3-jsonschema`')
+from jsonschema import Draft202012Validator as Validator
 schema, value = json.load(sys.stdin)
 Validator.check_schema(schema)
 print([error.message for error in Validator(schema).iter_errors(value)])";
-    let mut python = Command::new(program("python3", "python3-jsonschema"))
+    let mut python = Command::new(python("jsonschema", "python3-jsonschema"))
         .args(["-c", VALIDATE])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,7 +1,6 @@
 //! Mail, handed to aiosmtpd, and read back with Python's own mail parser.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -10,7 +9,7 @@ use evenkeel::plan::ports::{DeliverError, Notify};
 
 use super::tls::certificate;
 use super::{NASTY, message, nasty, oncall, refused, services};
-use crate::parts::process::{DEADLINE, Process, free_port, program};
+use crate::parts::process::{DEADLINE, Process, free_port, python};
 use crate::parts::receiver;
 
 /// Says its port, then each mail as a line of JSON.
@@ -80,7 +79,7 @@ impl MailServer {
         let script = folder.path().join("server.py");
         std::fs::write(&script, SERVER).unwrap();
         let (read, write) = std::io::pipe().unwrap();
-        let mut command = Command::new(python());
+        let mut command = Command::new(python("aiosmtpd", "python3-aiosmtpd"));
         command.arg(script).arg(mode).arg(folder.path()).stdin(Stdio::null()).stdout(write);
         command.stderr(std::fs::File::create(folder.path().join("log")).unwrap());
         let process = Process::start("aiosmtpd", &mut command);
@@ -119,19 +118,6 @@ impl MailServer {
     fn assert_no_mail(&self) {
         assert!(self.lines.try_recv().is_err(), "a mail has come");
     }
-}
-
-/// A Python that has aiosmtpd: Debian's, whatever else comes first in the path.
-fn python() -> PathBuf {
-    let candidates = [PathBuf::from("/usr/bin/python3"), program("python3", "python3")];
-    let has = |python: &PathBuf| {
-        let mut command = Command::new(python);
-        command.args(["-c", "import aiosmtpd"]).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    candidates.into_iter().find(has).expect(
-        "aiosmtpd is not installed; get it with `apt-get install python3-aiosmtpd`, or run `make test`, which does",
-    )
 }
 
 fn header<'a>(mail: &'a serde_json::Value, name: &str) -> Vec<&'a str> {

@@ -1,0 +1,45 @@
+# What people and machines run. On a fresh Debian with a Rust toolchain, `make demo` and `make test`
+# need nothing else: they install what is missing, and start no service that they do not end.
+
+.POSIX:
+.SUFFIXES:
+.PHONY: help build demo test lint advisories
+
+# A C compiler and linker, for the crate ring and for Rust itself.
+BUILDS = gcc libc6-dev
+DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
+TEST = $(DEMO) ca-certificates iproute2 mosquitto mosquitto-clients openssl python3 \
+	python3-aiosmtpd python3-jsonschema
+
+help:
+	@echo 'make demo         a fleet on this machine, upgraded before your eyes'
+	@echo 'make test         every test, on real parts'
+	@echo 'make lint         format, clippy, licenses and sources of dependencies'
+	@echo 'make advisories   known vulnerabilities of dependencies (asks github.com)'
+	@echo 'make build        target/release/evenkeel'
+
+build:
+	@sh scripts/packages.sh $(BUILDS)
+	cargo build --release --locked
+
+# ARGS="--help" shows what it can do.
+demo:
+	@sh scripts/packages.sh $(DEMO)
+	cargo build --release --locked
+	target/release/evenkeel demo $(ARGS)
+
+# cargo-nextest runs tests faster where it is installed; it is not needed.
+test:
+	@sh scripts/packages.sh $(TEST)
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
+	else set -x; cargo test --locked; fi
+
+lint:
+	@sh scripts/packages.sh $(BUILDS)
+	cargo fmt --check
+	sh scripts/cargo-deny.sh --all-features check --hide-inclusion-graph bans licenses sources
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+
+advisories:
+	sh scripts/cargo-deny.sh --all-features check advisories
