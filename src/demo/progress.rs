@@ -178,3 +178,111 @@ fn compare(before: &Seen, now: &Seen) -> Vec<Change> {
     }
     changes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        AdminBits, AppName, AppReport, Attempt, BackendName, BalancerReport, Boot, CheckResult,
+        Health, RevisionSeen, RolloutId, ServerName, ServerReport, ServerSeen, SettleReport, Wall,
+    };
+
+    fn report(node: &str) -> Report {
+        Report {
+            node: NodeName::new(node).unwrap(),
+            boot: Boot { started: 1, connection: 1 },
+            sequence: 1,
+            at: Wall(0),
+            agent: String::new(),
+            facts: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            balancer: None,
+            notify: None,
+            assignments: BTreeMap::new(),
+        }
+    }
+
+    fn balancer(admin: u8, health: Health) -> Report {
+        let seen =
+            ServerSeen { admin: AdminBits(admin), health, weight: 1, backup: false, sessions: 0 };
+        let server = ServerReport { seen, owned: None, steady_for_ms: 0 };
+        let servers = BTreeMap::from([(ServerName::new("web1").unwrap(), server)]);
+        let backend = (BackendName::new("app").unwrap(), BackendSeen::Servers(servers));
+        let backends = BTreeMap::from([backend]);
+        Report { balancer: Some(BalancerReport { state_file: true, backends }), ..report("lb1") }
+    }
+
+    fn web(
+        revision: &str,
+        attempt: Option<AttemptOutcome>,
+        check: Option<(SettleState, CheckStatus)>,
+    ) -> Report {
+        let rollout = RolloutId::new("r").unwrap();
+        let retry = String::new();
+        let attempt = attempt.map(|outcome| Attempt {
+            rollout: rollout.clone(),
+            revision: Revision::new("2").unwrap(),
+            retry: retry.clone(),
+            attempt: 1,
+            outcome,
+            started: Wall(0),
+            took_ms: 0,
+        });
+        let settle = check.map(|(state, status)| {
+            let text = "load".to_owned();
+            let result = CheckResult { status, text, performance: String::new(), took_ms: 1 };
+            let check = CheckName::new("check_load").unwrap();
+            SettleReport {
+                key: SettleKey { rollout, retry, attempt: 1, asked: 1 },
+                boot_started: 1,
+                checks: [check.clone()].into(),
+                state,
+                ok_for_ms: 0,
+                results: [(check, result)].into(),
+            }
+        });
+        let revision = RevisionSeen::Running(Revision::new(revision).unwrap());
+        let app = (AppName::new("shop").unwrap(), AppReport { revision, attempt, settle });
+        Report { apps: BTreeMap::from([app]), ..report("web1") }
+    }
+
+    #[test]
+    fn a_rollout_is_told_step_by_step_and_each_step_once() {
+        let mut progress = Progress::default();
+        let settled = SettleState::Settled { late: false };
+        let ok = Some((settled, CheckStatus::Ok));
+        let steps = [
+            (balancer(0, Health::Up), &[][..]),
+            (web("1", None, None), &[]),
+            (balancer(1, Health::Down), &["out of the load balancer"]),
+            (balancer(1, Health::Down), &[]),
+            (web("1", Some(AttemptOutcome::Running), None), &["upgrading to 2"]),
+            (web("2", Some(AttemptOutcome::Succeeded), None), &["runs 2"]),
+            (
+                web(
+                    "2",
+                    Some(AttemptOutcome::Succeeded),
+                    Some((SettleState::Checking, CheckStatus::Warning)),
+                ),
+                &["check_load WARNING: load"],
+            ),
+            (web("2", Some(AttemptOutcome::Succeeded), ok), &["checks OK"]),
+            (web("2", Some(AttemptOutcome::Succeeded), ok), &[]),
+            (balancer(0, Health::Down), &[]),
+            (balancer(0, Health::Up), &["back in service"]),
+        ];
+        for (number, (report, wanted)) in steps.into_iter().enumerate() {
+            let changes = progress.take(Instant::now(), &report);
+            assert!(changes.iter().all(|(node, _)| node.as_str() == "web1"));
+            let told: Vec<String> = changes.iter().map(|(_, change)| change.to_string()).collect();
+            assert_eq!(told, wanted, "step {number}");
+        }
+        let marks = progress.marks();
+        let at = |step: &BTreeMap<NodeName, Instant>| *step.values().next().unwrap();
+        assert!(at(&marks.out) < at(&marks.upgraded));
+        assert!(at(&marks.upgraded) < at(&marks.settled));
+        assert!(at(&marks.settled) < at(&marks.back));
+        progress.begin();
+        assert!(progress.marks().out.is_empty());
+    }
+}
