@@ -17,6 +17,7 @@ pub mod checks;
 pub mod cli;
 pub mod command;
 pub mod controller;
+pub mod demo;
 pub mod deploy;
 pub mod desired;
 pub mod facts;
