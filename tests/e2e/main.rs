@@ -25,7 +25,6 @@ macro_rules! on_both_brokers {
         }
     )*};
 }
-use on_both_brokers;
 
 mod balancers;
 mod controls;

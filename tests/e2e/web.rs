@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// A web server on a free port; lives as long as the test's process.
@@ -27,7 +27,7 @@ impl Web {
     }
 }
 
-fn answer(stream: TcpStream, folder: &PathBuf) -> std::io::Result<()> {
+fn answer(stream: TcpStream, folder: &Path) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
