@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::command::chain;
-use crate::demo::{self, DemoError, Options, fleet::Broker, guard, web};
+use crate::demo::{self, Broker, DemoError, Options, guard, web};
 
 /// The exit code after a signal: that of a process that was interrupted.
 const INTERRUPTED: u8 = 130;
