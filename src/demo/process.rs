@@ -289,33 +289,27 @@ mod tests {
         }
     }
 
-    fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !probe() {
-            assert!(started.elapsed() < Duration::from_secs(30), "waited for: {what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
+    /// The grandchild holds the pipe open: it ends with the grandchild, and not before.
     #[test]
     fn whole_groups_end_with_the_demo() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("grandchild");
+        let pipe = dir.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let mut processes = Processes::new(dir.path(), None);
-        let script = format!(
-            "trap '' TERM; sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait",
-            file.display()
-        );
+        let script =
+            format!("trap '' TERM; exec > {}; echo begun; sleep 600 & wait", pipe.display());
         processes.start(shell("stubborn", &script, Role::Part)).unwrap();
-        eventually("the grandchild's id", || file.exists());
-        let id: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
-        let id = Pid::from_raw(id).unwrap();
-        assert!(rustix::process::test_kill_process(id).is_ok());
-        processes.end();
-        eventually("the grandchild is gone", || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero()));
-            stat.is_err() || stat.unwrap().contains(") Z ")
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let file = std::io::BufReader::new(File::open(pipe).unwrap());
+            let mut lines = std::io::BufRead::lines(file);
+            sender.send(lines.next().unwrap().unwrap()).unwrap();
+            sender.send(format!("{} more", lines.count())).unwrap();
         });
+        let deadline = Duration::from_secs(30);
+        assert_eq!(lines.recv_timeout(deadline).unwrap(), "begun");
+        processes.end();
+        assert_eq!(lines.recv_timeout(deadline).unwrap(), "0 more");
     }
 
     #[tokio::test]
