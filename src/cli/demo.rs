@@ -38,6 +38,10 @@ pub struct DemoArgs {
     /// So many further revisions after the second, for the medians of their times.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub rounds: u32,
+    /// The desired files are a plain directory, not a git checkout: for measuring, because git
+    /// takes more of the processor than the rollout does.
+    #[arg(long)]
+    pub no_git: bool,
     /// The summary as JSON on standard output, and the story on standard error.
     #[arg(long)]
     pub json: bool,
@@ -53,6 +57,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         one_cluster: args.one_cluster,
         min_ready: args.min_ready.clone(),
         rounds: args.rounds,
+        no_git: args.no_git,
         json: args.json,
     };
     let runtime =

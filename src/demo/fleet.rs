@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::guard::Guard;
-use super::ports::{self, MissingProgram};
+use super::ports::MissingProgram;
 use super::process::{Ended, Processes, Program, Role, StartError};
 use super::release;
 use super::repository::{GitError, Repository};
@@ -83,9 +83,13 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError`]
-    pub async fn start(site: Site, oncall: &str) -> Result<Fleet, FleetError> {
+    pub async fn start(
+        site: Site,
+        oncall: &str,
+        git: Option<PathBuf>,
+    ) -> Result<Fleet, FleetError> {
         site.write_all(oncall)?;
-        let repository = Repository::new(&site.desired(), ports::git(), &site.desired_files())?;
+        let repository = Repository::new(&site.desired(), git, &site.desired_files())?;
         let snapshot = crate::desired::load(&site.desired());
         if let Some(fault) = snapshot.all_faults().next() {
             return Err(FleetError::Desired(fault.rendered.clone()));

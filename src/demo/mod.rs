@@ -55,6 +55,8 @@ pub struct Options {
     pub min_ready: Option<String>,
     /// Further revisions after the second.
     pub rounds: u32,
+    /// The desired files are a plain directory, not a git checkout.
+    pub no_git: bool,
     /// The story goes to standard error, for standard output is a machine's.
     pub json: bool,
 }
@@ -313,7 +315,8 @@ async fn play(
         receiver.map_err(|error| DemoError::System { what: "listen for messages", error })?;
 
     teller.line(&format!("A fleet on 127.0.0.1, in {}", place.path().display()));
-    let fleet = stage.fleet.insert(Fleet::start(site, &receiver.url()).await?);
+    let git = if options.no_git { None } else { ports::git() };
+    let fleet = stage.fleet.insert(Fleet::start(site, &receiver.url(), git).await?);
     let receiver = stage.receiver.insert(receiver);
     let told = Arc::clone(teller);
     let tell = move |error: &str| told.timed("load", &format!("REQUEST FAILED: {error}"));

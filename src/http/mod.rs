@@ -3,6 +3,7 @@
 
 mod metrics;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::controller::driver::{ForgetError, Queries, Query};
-use crate::model::{AppName, NodeName};
+use crate::controller::view::ClusterView;
+use crate::model::{AppName, ClusterName, NodeName};
 
 /// How long the driver may take to answer. It answers between two plans, which take milliseconds;
 /// one that takes longer than this is not alive.
@@ -37,6 +39,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/api/v1/state", get(state))
         .route("/api/v1/apps", get(apps))
+        .route("/api/v1/clusters", get(clusters))
         .route("/api/v1/nodes", get(nodes))
         .route("/api/v1/events", get(events))
         .route("/api/v1/apps/{app}", get(app))
@@ -105,6 +108,14 @@ async fn state(State(queries): State<Queries>) -> Answer<Response> {
 
 async fn apps(State(queries): State<Queries>) -> Answer<Response> {
     Ok(axum::Json(ask(&queries, Query::View).await?.apps).into_response())
+}
+
+/// Every cluster, by app.
+async fn clusters(State(queries): State<Queries>) -> Answer<Response> {
+    let apps = ask(&queries, Query::View).await?.apps;
+    let clusters: BTreeMap<AppName, BTreeMap<ClusterName, ClusterView>> =
+        apps.into_iter().map(|(name, app)| (name, app.clusters)).collect();
+    Ok(axum::Json(clusters).into_response())
 }
 
 async fn nodes(State(queries): State<Queries>) -> Answer<Response> {
