@@ -9,6 +9,10 @@ use crate::model::{
 
 use super::input::{ClusterPlan, Phase};
 
+/// Messages of one cluster that may wait for a receipt: with nobody to deliver them they would grow
+/// without end, and so would the ledger, beyond what the bus takes. The oldest give way.
+const MESSAGES_MAX: usize = 100;
+
 /// What the messages of one cluster are made from.
 pub struct Telling<'a> {
     /// The app.
@@ -130,6 +134,11 @@ impl Telling<'_> {
             ledger.sequence + 1
         ));
         let policy = &self.settings.notify;
+        while ledger.messages.len() >= MESSAGES_MAX {
+            let oldest = ledger.messages.values().min_by_key(|m| (m.at, &m.key));
+            let Some(oldest) = oldest.map(|message| message.key.clone()) else { break };
+            ledger.messages.remove(&oldest);
+        }
         if policy.on.contains(&kind) && !policy.recipients.is_empty() {
             ledger.messages.insert(
                 key.clone(),
