@@ -9,7 +9,7 @@
 //! | 1 | [`plan`] | the planner, the nominal world, the ports; pure |
 //! | 2 | [`desired`], [`bus`], [`haproxy`], [`command`], [`deploy`], [`checks`], [`facts`], [`notify`] | adapters: they translate and decide nothing |
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
-//! | 4 | [`http`], [`cli`] | what people and machines look at |
+//! | 4 | [`http`], [`cli`], [`demo`] | what people and machines look at |
 
 pub mod agent;
 pub mod bus;
@@ -17,6 +17,7 @@ pub mod checks;
 pub mod cli;
 pub mod command;
 pub mod controller;
+pub mod demo;
 pub mod deploy;
 pub mod desired;
 pub mod facts;

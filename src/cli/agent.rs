@@ -1,13 +1,38 @@
-//! `evenkeel agent`.
+//! `evenkeel agent`: runs the agent of this node until it is asked to end.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the agent of this node.
-#[derive(Debug, clap::Args)]
-pub struct AgentArgs {}
+use clap::Args;
 
-/// Not there yet.
-pub fn run(_: &AgentArgs) -> ExitCode {
-    super::print::error("not in this build");
-    ExitCode::FAILURE
+use crate::agent::{AgentError, Config, run as run_agent};
+use crate::command::chain;
+
+/// Runs the agent of this node.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Its configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/evenkeel/agent.toml")]
+    pub config: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT. Exits 0 after a clean end; otherwise the reason is on standard error.
+pub fn run(args: &AgentArgs) -> ExitCode {
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("evenkeel agent: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: &AgentArgs) -> Result<(), AgentError> {
+    let config = Config::read(&args.config)?;
+    // One thread: the agent waits nearly all the time, and shares the machine with what it looks after.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AgentError::Runtime)?
+        .block_on(run_agent(config))
 }

@@ -63,6 +63,10 @@ enum Command {
     Plan(plan::PlanArgs),
     Forget(forget::ForgetArgs),
     Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    DemoWeb(demo::DemoWebArgs),
+    #[command(hide = true)]
+    DemoGuard,
 }
 
 /// Does what the arguments (the program's name first) ask for.
@@ -88,6 +92,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan(args) => answer(plan::run(args)),
         Command::Forget(args) => answer(forget::run(args)),
         Command::Demo(args) => demo::run(args),
+        Command::DemoWeb(args) => demo::run_web(args),
+        Command::DemoGuard => demo::run_guard(),
     }
 }
 

@@ -10,6 +10,7 @@ const ROOT: &str = "src/lib.rs";
 /// What may be imported from a neighbour on the same floor: who, from whom, and why.
 const NEIGHBOURS: &[(&str, &str, &str)] = &[
     ("checks", "command", "a check is a command with a time limit"),
+    ("cli", "demo", "its command carries out the demo"),
     ("cli", "http", "the controller's command starts its HTTP interface"),
     ("deploy", "command", "an upgrade runs commands, under the same limits as checks"),
     ("facts", "command", "its tests hold `cpus` against what the command nproc says"),
