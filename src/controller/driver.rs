@@ -329,12 +329,13 @@ impl Driver {
                     }
                 }
                 Effect::Publish(publication) => {
-                    let held_back =
-                        publication.depends_on().is_some_and(|app| not_kept.contains_key(app));
+                    let held_back = not_kept.keys().any(|app| publication.rests_on(app));
                     if !held_back {
                         self.publish(&publication);
                     }
                 }
+                // What follows in the list builds on what was not kept.
+                Effect::Keep(file) if not_kept.contains_key(&file.app) => {}
                 Effect::Keep(file) => match self.store.keep(&file) {
                     Ok(()) => self.counters.kept += 1,
                     Err(error) => {
@@ -374,6 +375,10 @@ impl Driver {
             Publication::Marker(id, connection) => {
                 let topic = Topic::Marker(id.clone());
                 self.put(&topic, connection.to_string().into_bytes(), false);
+                Ok(())
+            }
+            Publication::Receipted(_, key) => {
+                self.put(&Topic::Receipt(key.clone()), Vec::new(), true);
                 Ok(())
             }
             Publication::Nothing(topic) => {

@@ -1,6 +1,6 @@
 //! The state directory: what the controller must not forget, a file per app, written atomically.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -25,6 +25,9 @@ pub struct AppFile {
     pub app: AppName,
     /// Its last good desired state.
     pub desired: Option<DesiredApp>,
+    /// Clusters in it that the files did not have any more.
+    #[serde(default)]
+    pub gone: BTreeSet<ClusterName>,
     /// Its ledgers.
     pub ledgers: BTreeMap<ClusterName, ClusterLedger>,
 }
@@ -197,7 +200,7 @@ mod tests {
 
     fn file() -> AppFile {
         let app = AppName::new("shop").unwrap();
-        AppFile { app, desired: None, ledgers: BTreeMap::new() }
+        AppFile { app, desired: None, gone: BTreeSet::new(), ledgers: BTreeMap::new() }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::model::{
 
 use super::input::{ClusterPlan, Phase};
 use super::planner::ClusterWork;
+use super::rollout::is_vanished;
 use super::view::Fleet;
 
 /// The state of a cluster whose verdicts are final.
@@ -136,8 +137,15 @@ fn causes(fleet: &Fleet<'_>, work: &ClusterWork) -> BTreeMap<Cause, String> {
     for (name, failure) in work.course.ledger.rollout.iter().flat_map(|r| &r.failed) {
         add(Cause::Failed, format!("{name}: {}: {}", failure.cause, failure.detail));
     }
-    if let Some(absent) = &work.gate.absent {
+    let empty = fleet.clusters[&work.course.cluster].is_empty();
+    if let Some(absent) = &work.gate.absent
+        && !(empty && is_vanished(fleet, &work.course.cluster))
+    {
         add(Cause::Unreachable, absent.to_string());
+    }
+    for (lb, backend, server) in fleet.stranded(&work.course.cluster) {
+        let text = format!("{server} of {backend} is kept out at {lb}, and is no node's any more");
+        add(Cause::Stuck, text);
     }
     for (name, by) in blocked(work) {
         if let Some(cause) = cause_of(by)

@@ -1,6 +1,6 @@
 //! From causes to messages: one per cause and rollout, one when it is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     AppName, Cause, ClusterLedger, ClusterName, Commit, DesiredCluster, Message, MessageKey,
@@ -8,6 +8,10 @@ use crate::model::{
 };
 
 use super::input::{ClusterPlan, Phase};
+
+/// Messages of one cluster that may wait for a receipt: with nobody to deliver them they would grow
+/// without end, and so would the ledger, beyond what the bus takes. The oldest give way.
+const MESSAGES_MAX: usize = 100;
 
 /// What the messages of one cluster are made from.
 pub struct Telling<'a> {
@@ -21,6 +25,8 @@ pub struct Telling<'a> {
     pub plan: &'a ClusterPlan,
     /// The causes of that state that have lasted for as long as [`Cause::patience_ms`].
     pub ripe: &'a BTreeMap<Cause, String>,
+    /// The causes that somebody was told of and that have been over for long enough to say so.
+    pub ended: &'a BTreeSet<Cause>,
     /// The rollout that has converged with the present plan, and the revision converged on before.
     pub completed: Option<(&'a RolloutId, Option<&'a Revision>)>,
     /// The commit behind the settings.
@@ -45,7 +51,7 @@ impl Telling<'_> {
         let over: Vec<Cause> = ledger
             .told
             .iter()
-            .filter(|(c, told)| self.is_over(**c, told))
+            .filter(|(c, told)| self.is_over(**c, told, completed))
             .map(|(c, _)| *c)
             .collect();
         for cause in over {
@@ -59,8 +65,9 @@ impl Telling<'_> {
     }
 
     /// A failure that a newer commit has left behind is not over before that has converged.
-    fn is_over(&self, cause: Cause, told: &Told) -> bool {
+    fn is_over(&self, cause: Cause, told: &Told, completed: bool) -> bool {
         let gone = !self.plan.causes.contains_key(&cause);
+        let gone = gone && (completed || self.ended.contains(&cause));
         let left_behind = cause == Cause::Failed
             && told.rollout != self.plan.rollout
             && self.plan.phase != Phase::Converged;
@@ -127,6 +134,11 @@ impl Telling<'_> {
             ledger.sequence + 1
         ));
         let policy = &self.settings.notify;
+        while ledger.messages.len() >= MESSAGES_MAX {
+            let oldest = ledger.messages.values().min_by_key(|m| (m.at, &m.key));
+            let Some(oldest) = oldest.map(|message| message.key.clone()) else { break };
+            ledger.messages.remove(&oldest);
+        }
         if policy.on.contains(&kind) && !policy.recipients.is_empty() {
             ledger.messages.insert(
                 key.clone(),

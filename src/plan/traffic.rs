@@ -102,6 +102,11 @@ impl<'a> Servers<'a> {
         self.at.iter().any(At::is_ours)
     }
 
+    /// The load balancers.
+    pub fn names(&self) -> impl Iterator<Item = &NodeName> {
+        self.at.iter().map(|at| &at.lb)
+    }
+
     /// It is asked out everywhere.
     pub fn asked_out(&self) -> bool {
         self.at.iter().all(|at| at.order == Some(Order::Out))

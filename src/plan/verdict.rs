@@ -5,8 +5,8 @@
 //! which a server can change under our hands.
 
 use crate::model::{
-    Act, AttemptOutcome, Blocked, Decision, Done, FailureCause, NodeName, OutProof, Presence,
-    Revision, RevisionSeen, SettleState, Wait,
+    Act, AttemptOutcome, Blocked, Decision, Done, FailureCause, NodeName, OutProof, Permit,
+    Presence, Revision, RevisionSeen, SettleState, Wait,
 };
 
 use super::gate::{Gate, OBEY_MS_MAX, pending};
@@ -99,7 +99,7 @@ impl Case<'_, '_> {
         let held = settings.hold.contains(&member.name);
         let ended = member.permitted_attempt().is_some();
         if member.permit().is_some() && !(ended && settings.paused) {
-            return self.permitted(goal.as_ref(), held);
+            return self.permitted(traffic, goal.as_ref(), held);
         }
         let at_goal =
             goal.as_ref().is_some_and(|goal| is_at_goal(self.course, settings, member, goal));
@@ -128,7 +128,7 @@ impl Case<'_, '_> {
     }
 
     /// It holds a permit: that stands, or is withdrawn.
-    fn permitted(&self, goal: Option<&Revision>, held: bool) -> Verdict {
+    fn permitted(&self, traffic: &Traffic<'_>, goal: Option<&Revision>, held: bool) -> Verdict {
         let withdraw = Verdict::act(Act::Withdraw, Want::Withdraw);
         let (Some(permit), None) = (self.member.permit(), self.member.permitted_attempt()) else {
             return withdraw; // it has ended
@@ -139,7 +139,8 @@ impl Case<'_, '_> {
             && permit.retry == settings.retry
             && !settings.paused
             && !held
-            && self.gate.absent.is_none();
+            && self.gate.absent.is_none()
+            && proves_all(permit, traffic);
         if !wanted {
             return withdraw;
         }
@@ -217,7 +218,7 @@ impl Case<'_, '_> {
                     };
                     Verdict::idle(pending(self.fleet, &self.course.cluster, lb))
                 } else if settling_asked {
-                    self.soak(servers)
+                    self.soak(servers, goal)
                 } else {
                     self.rest(in_service(servers, goal))
                 }
@@ -239,10 +240,7 @@ impl Case<'_, '_> {
 
     /// Out, and at its goal: checks first, then back.
     fn settle(&self, servers: Option<&Servers<'_>>, goal: &Revision) -> Verdict {
-        let settings = &self.fleet.desire(&self.course.cluster).settings;
-        let key = self.member.work().and_then(|w| w.settle.as_ref());
-        let current = key.is_some_and(|k| k.rollout == self.course.id && k.retry == settings.retry);
-        if !current {
+        if !self.settle_is_current() {
             // The checks must start after the take-out has been seen.
             if let Some(lb) = servers.and_then(Servers::pending) {
                 return Verdict::idle(pending(self.fleet, &self.course.cluster, lb));
@@ -250,13 +248,10 @@ impl Case<'_, '_> {
             if let Err(decision) = &self.gate.returns {
                 return Verdict::idle(decision.clone());
             }
-            let attempt = attempt_at(self.course, &settings.retry, self.member, goal)
-                .filter(|a| a.outcome == AttemptOutcome::Succeeded)
-                .map_or(0, |a| a.attempt);
-            return Verdict::act(Act::Settle, Want::Settle { attempt });
+            return Verdict::act(Act::Settle, Want::Settle { attempt: self.brought_by(goal) });
         }
         let Some(report) = settling(self.fleet, self.course, self.member) else {
-            return Verdict::wait(Wait::Checks { not_ok: Vec::new() }, None);
+            return self.unanswered(Wait::Checks { not_ok: Vec::new() });
         };
         match report.state {
             SettleState::Checking => Verdict::wait(Wait::Checks { not_ok: not_ok(report) }, None),
@@ -266,6 +261,21 @@ impl Case<'_, '_> {
                 Some(_) => self.put_back(),
             },
         }
+    }
+
+    /// The checks that were asked for last are this rollout's.
+    fn settle_is_current(&self) -> bool {
+        let settings = &self.fleet.desire(&self.course.cluster).settings;
+        let key = self.member.work().and_then(|w| w.settle.as_ref());
+        key.is_some_and(|k| k.rollout == self.course.id && k.retry == settings.retry)
+    }
+
+    /// The attempt that brought `goal` in this rollout; 0 if none had to.
+    fn brought_by(&self, goal: &Revision) -> u32 {
+        let settings = &self.fleet.desire(&self.course.cluster).settings;
+        attempt_at(self.course, &settings.retry, self.member, goal)
+            .filter(|a| a.outcome == AttemptOutcome::Succeeded)
+            .map_or(0, |a| a.attempt)
     }
 
     fn put_back(&self) -> Verdict {
@@ -294,7 +304,7 @@ impl Case<'_, '_> {
     }
 
     /// Back, and watched for a while.
-    fn soak(&self, servers: &Servers<'_>) -> Verdict {
+    fn soak(&self, servers: &Servers<'_>, goal: &Revision) -> Verdict {
         let settle = &self.fleet.desire(&self.course.cluster).settings.settle;
         let release = Verdict::act(Act::Release, Want::Release);
         if servers.foreign().is_some() {
@@ -307,9 +317,15 @@ impl Case<'_, '_> {
         if settle.soak_ms == 0 {
             return release;
         }
-        let ok_for_ms = settling(self.fleet, self.course, self.member).map_or(0, |report| {
-            report.ok_for_ms.saturating_add(self.member.observed.report_age_ms)
-        });
+        if !self.settle_is_current() {
+            // Superseded while it soaked, at the same revision: what was measured was for another
+            // rollout, and would never count.
+            return Verdict::act(Act::Settle, Want::Settle { attempt: self.brought_by(goal) });
+        }
+        let Some(report) = settling(self.fleet, self.course, self.member) else {
+            return self.unanswered(Wait::Soak);
+        };
+        let ok_for_ms = report.ok_for_ms.saturating_add(self.member.observed.report_age_ms);
         let soaked_ms = ok_for_ms.min(servers.in_service_for_ms());
         match settle.soak_ms.checked_sub(soaked_ms) {
             Some(left_ms) if left_ms > 0 => Verdict::wait(Wait::Soak, Some(left_ms)),
@@ -386,6 +402,16 @@ impl Case<'_, '_> {
             }),
             // Seen to fail before its rollout has begun anew; it will be booked when that begins.
             None => Verdict::wait(Wait::Checks { not_ok: Vec::new() }, None),
+        }
+    }
+}
+
+/// The permit rests on every load balancer that there is; one may have joined since.
+fn proves_all(permit: &Permit, traffic: &Traffic<'_>) -> bool {
+    match traffic {
+        Traffic::Unbalanced | Traffic::Unreadable(_) => true,
+        Traffic::Balanced(servers) => {
+            servers.names().all(|lb| permit.out.iter().any(|proof| proof.lb == *lb))
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{
     AppReport, Assignment, Attempt, AttemptOutcome, BackendName, BackendSeen, ClusterName, Expect,
     NodeName, NodeWork, Order, Permit, Presence, Report, Revision, ServerName, ServerReport,
+    Standing,
 };
 
 use super::input::{Assigned, Desire, Input, Observed};
@@ -59,6 +60,17 @@ impl<'a> Fleet<'a> {
                 .filter(|(_, desire)| claims(desire, name, report))
                 .map(|(cluster, _)| cluster.clone())
                 .collect();
+            if claims.len() > 1 {
+                // A cluster whose file has gone gives way: else one under a new name, with the
+                // nodes of the old, could never begin.
+                let stands =
+                    |cluster: &ClusterName| input.desired[cluster].standing != Standing::Vanished;
+                let standing: Vec<ClusterName> =
+                    claims.iter().filter(|cluster| stands(cluster)).cloned().collect();
+                if !standing.is_empty() {
+                    claims = standing;
+                }
+            }
             if claims.is_empty()
                 && let Some(work) = assigned.and_then(|a| a.assignment.work.as_ref())
                 && (work.permit.is_some() || work.settle.is_some())
@@ -106,6 +118,33 @@ impl<'a> Fleet<'a> {
     /// The backend of a cluster.
     pub fn backend_of(&self, cluster: &ClusterName) -> Option<&'a BackendName> {
         self.desire(cluster).settings.load_balancer.as_ref().map(|lb| &lb.backend)
+    }
+
+    /// Servers that the load balancers of `cluster` keep out for us and that are no node's any
+    /// more: the backend or the server's name was changed, or the node forgotten, while it was out.
+    pub fn stranded(
+        &self,
+        cluster: &ClusterName,
+    ) -> Vec<(&NodeName, &'a BackendName, &'a ServerName)> {
+        let belongs = |backend: &BackendName, server: &ServerName| {
+            self.members.values().any(|member| {
+                let [of] = member.claims.as_slice() else { return true };
+                self.backend_of(of) == Some(backend)
+                    && !matches!(&member.server, Some(Ok(name)) if name != server)
+            })
+        };
+        let mut found = Vec::new();
+        for (lb, balancer) in self.balancers_of(cluster) {
+            let Some(assigned) = balancer.assigned else { continue };
+            for (backend, work) in &assigned.assignment.balance {
+                for (server, order) in &work.servers {
+                    if *order == Order::Out && !belongs(backend, server) {
+                        found.push((lb, backend, server));
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// Members of the app that are present; what a batch in percent is of.

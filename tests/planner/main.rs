@@ -4,6 +4,7 @@
 //! the planner made of it. `UPDATE_GOLDEN=1` writes the answers anew; read the difference before you commit it.
 
 mod fleet;
+mod random;
 mod script;
 
 use std::fs;

@@ -3,7 +3,7 @@
 //! `fleet alfa=5 bravo=4 revision=1 lbs=1`, then `set CLUSTER key=value ...`, `run [N]`, `status`,
 //! `why NODE`, `silent|departed|present|duplicate NODE`, `fails|heals NODE`, `unsettled|settles NODE`,
 //! `drift NODE REVISION`, `unreadable NODE`, `maint|drain|ready|down|up LB SERVER`, `controller` (a new one takes over), `join NODE CLUSTER REVISION`,
-//! `vanish|invalid|current CLUSTER`, `age SECONDS`, `freeze NODE` / `thaw NODE` (present, but does not act).
+//! `vanish|invalid|current CLUSTER`, `rename OLD NEW` (its file), `backend CLUSTER NEW`, `balancer NAME` (one more), `soaking NODE` (its checks are OK only since now), `age SECONDS`, `freeze NODE` / `thaw NODE` (present, but does not act).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -39,6 +39,11 @@ pub fn difference(old: &str, new: &str) -> String {
 struct Stage {
     world: World,
     frozen: BTreeSet<NodeName>,
+}
+
+fn lb_backend(world: &World, name: &str) -> BackendName {
+    let settings = &world.desired[&cluster(name)].settings;
+    settings.load_balancer.as_ref().expect("a load balancer").backend.clone()
 }
 
 fn pairs<'a>(words: &[&'a str]) -> BTreeMap<&'a str, &'a str> {
@@ -96,6 +101,29 @@ impl Stage {
             }
             ["join", name, to, at] => {
                 self.world.nodes.insert(node(name), fleet::web(name, to, Some(at)));
+            }
+            ["soaking", name] => {
+                if let Some(settle) = &mut self.app(name).settle {
+                    settle.ok_for_ms = 0;
+                }
+            }
+            ["rename", old, new] => {
+                let desire = self.world.desired[&cluster(old)].clone();
+                self.world.desired.insert(cluster(new), desire);
+                self.standing(old, Standing::Vanished);
+            }
+            ["backend", name, to] => {
+                let desire = self.world.desired.get_mut(&cluster(name)).expect("a cluster");
+                let lb = desire.settings.load_balancer.as_mut().expect("a load balancer");
+                lb.backend = BackendName::new(*to).expect("a backend name");
+                let servers = self.server_reports("lb1");
+                let to = lb_backend(&self.world, name);
+                let balancer = self.report("lb1").balancer.as_mut().expect("a load balancer");
+                balancer.backends.insert(to, BackendSeen::Servers(servers));
+            }
+            ["balancer", name] => {
+                let servers = self.server_reports("lb1");
+                self.world.nodes.insert(node(name), fleet::balancer(name, servers));
             }
             ["controller"] => {
                 // The new one knows what agents obey, and the ledgers that were published.
@@ -169,6 +197,7 @@ impl Stage {
                 "on_failure" if *value == "rollback" => {
                     settings.rollout.on_failure = OnFailure::Rollback;
                 }
+                "soak" => settings.settle.soak_ms = count().into(),
                 "min_ready" => balancer.expect("a load balancer").min_ready = percent(value),
                 "load_balancer" if *value == "none" => settings.load_balancer = None,
                 _ => panic!("not a setting: {key}={value}"),
@@ -182,6 +211,15 @@ impl Stage {
 
     fn presence(&mut self, name: &str, presence: Presence) {
         self.world.nodes.get_mut(&node(name)).expect("a node").presence = presence;
+    }
+
+    /// The servers of a load balancer, as they are where nobody has touched them.
+    fn server_reports(&mut self, lb: &str) -> BTreeMap<ServerName, ServerReport> {
+        let balancer = self.report(lb).balancer.as_ref().expect("a load balancer");
+        let Some(BackendSeen::Servers(servers)) = balancer.backends.get(&backend()) else {
+            panic!("no servers");
+        };
+        servers.keys().map(|name| (name.clone(), fleet::server(true))).collect()
     }
 
     fn report(&mut self, name: &str) -> &mut Report {

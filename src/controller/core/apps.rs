@@ -1,6 +1,6 @@
 //! One app: its desired state, what was asked of its nodes, its ledgers, and its plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     AppName, Assignment, Cause, ClusterLedger, ClusterName, Decision, DesiredApp, Epoch, EventKind,
@@ -14,6 +14,10 @@ use crate::controller::store::AppFile;
 /// How long to wait before planning again when the disk did not take what must be kept, in
 /// milliseconds: long enough not to hammer a full disk, short enough to go on soon when it is freed.
 const DISK_RETRY_MS: u64 = 5_000;
+
+/// How long a cause that somebody was told of must be over before that is told, too, at most, in
+/// milliseconds: longer than all agents take to answer a controller that has just started.
+const RECOVERY_MS_MAX: u64 = 10_000;
 
 /// One app.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +36,12 @@ pub struct App {
     pub plan: Plan,
     /// Since when each decision holds.
     pub since: BTreeMap<NodeName, (Decision, Wall)>,
+    /// Clusters that the last readable files did not have any more.
+    gone: BTreeSet<ClusterName>,
     /// Since when each cause lasts.
     causes: BTreeMap<(ClusterName, Cause), Mono>,
+    /// Since when each cause that somebody was told of does not last any more.
+    ended: BTreeMap<(ClusterName, Cause), Mono>,
     /// What to go back to if the disk does not take the last change.
     before: Option<(BTreeMap<ClusterName, ClusterLedger>, BTreeMap<NodeName, Asked>)>,
     /// Not to be planned for before this.
@@ -61,7 +69,7 @@ impl App {
                 .map(|(name, settings)| (name, Desire { settings, standing: Standing::Vanished }))
                 .collect()
         });
-        Self { desired, ledgers: file.ledgers, ..Self::default() }
+        Self { desired, gone: file.gone, ledgers: file.ledgers, ..Self::default() }
     }
 
     /// The highest epoch number that its ledgers were written with.
@@ -69,7 +77,17 @@ impl App {
         self.ledgers.values().map(|ledger| ledger.epoch).max().unwrap_or(0)
     }
 
-    /// The disk did not take it: back to what it was.
+    /// The disk has taken everything until now.
+    pub fn begin_round(&mut self) {
+        self.before = None;
+    }
+
+    /// Nothing is to be changed for a while: the disk did not take the last change.
+    pub fn rests(&self, now: Mono) -> bool {
+        self.rest_until.is_some_and(|until| until > now)
+    }
+
+    /// The disk did not take it: back to what it was when the round began.
     pub fn undo(&mut self, now: Mono) {
         if let Some((ledgers, assigned)) = self.before.take() {
             self.ledgers = ledgers;
@@ -88,21 +106,39 @@ impl App {
         self.assigned.iter().map(|(name, asked)| (name.clone(), assigned(asked))).collect()
     }
 
-    fn set_standing(&mut self, standing: &Standing) -> bool {
+    /// The app's files are faulty: what they last declared stays in force, and what they had
+    /// given up before stays given up.
+    fn keep_last_good(&mut self, fault: &str) -> bool {
+        let mut changed = false;
+        for (name, desire) in &mut self.desired {
+            let standing = if self.gone.contains(name) {
+                Standing::Vanished
+            } else {
+                Standing::LastGood(fault.to_owned())
+            };
+            changed |= desire.standing != standing;
+            desire.standing = standing;
+        }
+        changed
+    }
+
+    fn vanish(&mut self) -> bool {
         let mut changed = false;
         for desire in self.desired.values_mut() {
-            changed |= desire.standing != *standing;
-            desire.standing = standing.clone();
+            changed |= desire.standing != Standing::Vanished;
+            desire.standing = Standing::Vanished;
         }
         changed
     }
 
     fn take(&mut self, desired: DesiredApp) -> bool {
         let mut changed = false;
+        self.gone.clear();
         for (name, desire) in &mut self.desired {
             if !desired.clusters.contains_key(name) {
                 changed |= desire.standing != Standing::Vanished;
                 desire.standing = Standing::Vanished;
+                self.gone.insert(name.clone());
             }
         }
         for (name, settings) in desired.clusters {
@@ -120,6 +156,7 @@ impl App {
         AppFile {
             app: name.clone(),
             desired: Some(DesiredApp { name: name.clone(), clusters, commit: self.commit.clone() }),
+            gone: self.gone.clone(),
             ledgers: self.ledgers.clone(),
         }
     }
@@ -146,11 +183,10 @@ impl Core {
                     app.unkept |= changed;
                     (changed, EventKind::DesiredChanged)
                 }
-                Some(Err(fault)) => (
-                    app.set_standing(&Standing::LastGood(fault.clone())),
-                    EventKind::DesiredInvalid { fault },
-                ),
-                None => (app.set_standing(&Standing::Vanished), EventKind::DesiredVanished),
+                Some(Err(fault)) => {
+                    (app.keep_last_good(&fault), EventKind::DesiredInvalid { fault })
+                }
+                None => (app.vanish(), EventKind::DesiredVanished),
             };
             if changed {
                 effects.push(self.tell(now, &name, None, None, kind));
@@ -159,30 +195,38 @@ impl Core {
         effects
     }
 
-    /// Takes over an assignment that is newer than what we remember.
-    pub(super) fn adopt(&mut self, now: Now, assignment: &Assignment) {
+    /// Takes over an assignment that is newer than what we remember; says whether it is what we
+    /// hold now.
+    pub(super) fn adopt(&mut self, now: Now, assignment: &Assignment) -> bool {
         self.peers.saw_epoch(&assignment.app, &assignment.stamp.epoch);
         let app = self.apps.entry(assignment.app.clone()).or_default();
-        let known = app.assigned.get(&assignment.node);
-        if known.is_some_and(|known| known.assignment.stamp >= assignment.stamp) {
-            return;
+        if let Some(known) = app.assigned.get(&assignment.node)
+            && known.assignment.stamp >= assignment.stamp
+        {
+            return known.assignment == *assignment;
         }
         let asked = Asked { assignment: assignment.clone(), at: now.mono };
         app.assigned.insert(assignment.node.clone(), asked);
+        true
     }
 
-    /// Takes over a ledger that is newer than what we remember.
+    /// Takes over a ledger that is newer than what we remember; says whether it is what we hold
+    /// now.
     pub(super) fn adopt_ledger(
         &mut self,
         app: &AppName,
-        cluster: ClusterName,
+        cluster: &ClusterName,
         ledger: ClusterLedger,
-    ) {
+    ) -> bool {
         let app = self.apps.entry(app.clone()).or_default();
         let order = |ledger: &ClusterLedger| (ledger.epoch, ledger.sequence);
-        if app.ledgers.get(&cluster).is_none_or(|known| order(known) < order(&ledger)) {
-            app.ledgers.insert(cluster, ledger);
+        if let Some(known) = app.ledgers.get(cluster)
+            && order(known) >= order(&ledger)
+        {
+            return *known == ledger;
         }
+        app.ledgers.insert(cluster.clone(), ledger);
+        true
     }
 
     /// Plans for one app; says what follows, and when to look again.
@@ -235,8 +279,8 @@ impl App {
         assignments: BTreeMap<NodeName, Assignment>,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.before = None;
-        if !ledgers.is_empty() || self.unkept {
+        let keep = !ledgers.is_empty() || self.unkept;
+        if keep && self.before.is_none() {
             self.before = Some((self.ledgers.clone(), self.assigned.clone()));
         }
         let mut published = Vec::new();
@@ -252,7 +296,7 @@ impl App {
             published.push(publish(Publication::Assignment(assignment.clone())));
             self.assigned.insert(node, Asked { assignment, at: now.mono });
         }
-        if self.before.is_some() {
+        if keep {
             self.unkept = false;
             effects.push(Effect::Keep(Box::new(self.file(name))));
         }
@@ -296,6 +340,7 @@ impl App {
                     due = earliest(due, Some(at));
                 }
             }
+            let ended = self.over(now, cluster, &state.causes, &mut due);
             let old = self.ledgers.get(cluster);
             let mut ledger = ledgers.get(cluster).or(old).cloned().unwrap_or_default();
             let completed = plan.events.iter().find_map(|event| match &event.kind {
@@ -315,6 +360,7 @@ impl App {
                 settings: &desire.settings,
                 plan: state,
                 ripe: &ripe,
+                ended: &ended,
                 completed,
                 commit: self.commit.as_ref(),
                 wall: now.wall,
@@ -324,6 +370,48 @@ impl App {
             }
         }
         due
+    }
+
+    /// The causes that somebody was told of and that have been over for long enough to be believed.
+    ///
+    /// What cannot be seen is not over: after a restart, and while an agent is silent, what blocked
+    /// a node is out of sight for a moment.
+    fn over(
+        &mut self,
+        now: Now,
+        cluster: &ClusterName,
+        lasting: &BTreeMap<Cause, String>,
+        due: &mut Option<Mono>,
+    ) -> BTreeSet<Cause> {
+        let told = self.ledgers.get(cluster).map(|ledger| &ledger.told);
+        let hidden = |cause: Cause| match cause {
+            Cause::Ambiguous | Cause::ForeignMaintenance | Cause::Stuck => {
+                lasting.contains_key(&Cause::Unreachable)
+            }
+            Cause::Completed
+            | Cause::Failed
+            | Cause::Unreachable
+            | Cause::DesiredInvalid
+            | Cause::DesiredVanished => false,
+        };
+        let absent: BTreeSet<Cause> = told
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .copied()
+            .filter(|cause| !lasting.contains_key(cause) && !hidden(*cause))
+            .collect();
+        self.ended.retain(|(of, cause), _| of != cluster || absent.contains(cause));
+        let mut over = BTreeSet::new();
+        for cause in absent {
+            let since = *self.ended.entry((cluster.clone(), cause)).or_insert(now.mono);
+            let at = since.plus_ms(cause.patience_ms().min(RECOVERY_MS_MAX));
+            if at <= now.mono {
+                over.insert(cause);
+            } else {
+                *due = earliest(*due, Some(at));
+            }
+        }
+        over
     }
 
     /// The decisions that are not what they were; what only moves a deadline is no change.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::bus::topics::Topic;
 use crate::model::{
     AppName, Boot, ControllerAlive, ControllerId, Epoch, EventKind, Leader, Mono, Now,
 };
@@ -21,10 +20,15 @@ const SIGN_OF_LIFE_MS: u64 = 2_000;
 const PROOF_MS: u64 = 5_000;
 
 /// Other controllers, and what is known of epochs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peers {
+    /// Ourselves.
+    id: ControllerId,
     /// The highest epoch that anything has shown, per app.
     highest: BTreeMap<AppName, Epoch>,
+    /// The highest number that somebody else has claimed, per app. An agent keeps to the first
+    /// controller of a number, so that even an equal one is in our way.
+    rivals: BTreeMap<AppName, u64>,
     /// Foreign controllers that are said to be alive.
     foreign: BTreeMap<ControllerId, Foreign>,
     /// Who said last that it leads, per app.
@@ -44,7 +48,28 @@ struct Foreign {
 }
 
 impl Peers {
+    pub fn new(id: ControllerId) -> Self {
+        Self {
+            id,
+            highest: BTreeMap::new(),
+            rivals: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            sign_at: None,
+            proof_at: None,
+        }
+    }
+
+    /// What was heard on an earlier connection proves nothing of who is alive now.
+    pub fn connected(&mut self) {
+        self.foreign.clear();
+    }
+
     pub fn saw_epoch(&mut self, app: &AppName, epoch: &Epoch) {
+        if epoch.controller != self.id {
+            let rival = self.rivals.entry(app.clone()).or_default();
+            *rival = epoch.number.max(*rival);
+        }
         match self.highest.get_mut(app) {
             Some(highest) if *highest >= *epoch => {}
             Some(highest) => *highest = epoch.clone(),
@@ -64,7 +89,6 @@ impl Core {
         leader: Leader,
         retained: bool,
     ) -> Vec<Effect> {
-        self.shown.insert(Topic::Leader(leader.app.clone()));
         self.peers.saw_epoch(&leader.app, &leader.epoch);
         let ours = self.apps.get(&leader.app).and_then(|app| app.epoch.as_ref());
         let mine = leader.epoch.controller == self.setup.id;
@@ -74,7 +98,7 @@ impl Core {
             && leader.epoch > *ours
         {
             let reason = format!(
-                "controller {} leads {} with epoch {}, above our {}; run one controller only, or give each its own apps",
+                "controller {} leads {} with epoch {}, above our {}; run one controller only, or give each its own fleet",
                 leader.epoch.controller, leader.app, leader.epoch.number, ours.number
             );
             return vec![Effect::Resign { reason }];
@@ -93,7 +117,6 @@ impl Core {
         alive: &ControllerAlive,
         retained: bool,
     ) -> Vec<Effect> {
-        self.shown.insert(Topic::Controller(alive.controller.clone()));
         if alive.controller == self.setup.id {
             // Our own last will, published late, must not be the last word.
             let mine = Boot { started: self.setup.started, connection: u64::MAX };
@@ -126,6 +149,8 @@ impl Core {
         let boot = Boot { started: self.setup.started, connection };
         self.apps
             .iter()
+            // Whoever has been overtaken while it was away must not speak over the new leader.
+            .filter(|(name, _)| self.leads(name))
             .filter_map(|(name, app)| {
                 let epoch = app.epoch.clone()?;
                 Some(publish(Publication::Leader(Leader { app: name.clone(), epoch, boot })))
@@ -153,7 +178,7 @@ impl Core {
             match self.foreign_leader(now, &name) {
                 Some(Standing::Alive(other)) => {
                     let reason = format!(
-                        "controller {other} leads {name} already, and is alive; run one controller only, or give each its own apps"
+                        "controller {other} leads {name} already, and is alive; run one controller only, or give each its own fleet"
                     );
                     effects.push(Effect::Resign { reason });
                     return effects;
@@ -167,10 +192,14 @@ impl Core {
         effects
     }
 
-    /// It has claimed the app, and nothing higher has been seen since.
-    fn leads(&self, app: &AppName) -> bool {
+    /// It has claimed the app, and nothing higher has been seen since, nor anybody else's claim to
+    /// the same number.
+    pub(super) fn leads(&self, app: &AppName) -> bool {
         let ours = self.apps.get(app).and_then(|a| a.epoch.as_ref());
-        ours.is_some_and(|ours| self.peers.highest.get(app).is_none_or(|h| h <= ours))
+        ours.is_some_and(|ours| {
+            self.peers.highest.get(app).is_none_or(|highest| highest <= ours)
+                && self.peers.rivals.get(app).is_none_or(|rival| *rival < ours.number)
+        })
     }
 
     fn foreign_leader(&self, now: Now, app: &AppName) -> Option<Standing> {

@@ -25,9 +25,13 @@ pub(super) struct Post {
     /// Receipts that have arrived and are not dealt with.
     pub receipts: BTreeMap<MessageKey, Receipt>,
     handed: BTreeMap<MessageKey, Handed>,
+    /// Receipts that this round has taken into ledgers.
+    taken: Vec<(AppName, Receipt)>,
+    /// What to go back to if the disk does not take a ledger of this round.
+    before: Option<(BTreeMap<NodeName, Mailbox>, BTreeMap<MessageKey, Handed>)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Handed {
     to: NodeName,
     at: Mono,
@@ -36,10 +40,28 @@ struct Handed {
 }
 
 impl Post {
-    /// Takes over what an earlier controller handed out.
-    pub fn adopt(&mut self, now: Mono, node: &NodeName, mailbox: Mailbox) {
+    /// The disk has taken everything until now.
+    pub fn begin_round(&mut self) {
+        self.taken.clear();
+        self.before = None;
+    }
+
+    /// The disk did not take a ledger of `app`: no mailbox was published, and its receipts are
+    /// still to be dealt with.
+    pub fn undo(&mut self, app: &AppName) {
+        if let Some((mailboxes, handed)) = self.before.take() {
+            self.mailboxes = mailboxes;
+            self.handed = handed;
+        }
+        for (_, receipt) in self.taken.extract_if(.., |(of, _)| of == app) {
+            self.receipts.entry(receipt.key.clone()).or_insert(receipt);
+        }
+    }
+
+    /// Takes over what an earlier controller handed out; says whether it is what we hold.
+    pub fn adopt(&mut self, now: Mono, node: &NodeName, mailbox: Mailbox) -> bool {
         if self.mailboxes.get(node) == Some(&mailbox) {
-            return;
+            return true;
         }
         for key in mailbox.messages.keys() {
             self.handed.entry(key.clone()).or_insert_with(|| Handed {
@@ -48,25 +70,34 @@ impl Post {
                 tried: BTreeSet::new(),
             });
         }
+        let known = self.mailboxes.contains_key(node);
         self.mailboxes.entry(node.clone()).or_insert(mailbox);
+        !known
     }
 }
 
 impl Core {
     /// Deals with receipts, and gives every message that has none to one live server.
     pub(super) fn distribute(&mut self, now: Now) -> (Vec<Effect>, Option<Mono>) {
+        self.post.before = Some((self.post.mailboxes.clone(), self.post.handed.clone()));
         let mut effects = self.settle_receipts(now);
         let pending = self.pending();
         self.post.handed.retain(|key, _| pending.contains_key(key));
         let mut due = None;
-        for message in pending.values() {
+        let unsettled: Vec<&Message> = pending
+            .values()
+            .filter(|message| !self.post.receipts.contains_key(&message.key))
+            .collect();
+        for message in unsettled {
             due = earliest(due, self.hand_out(now, message, &mut effects));
         }
         let mut next: BTreeMap<NodeName, Mailbox> =
             self.post.mailboxes.keys().map(|node| (node.clone(), Mailbox::default())).collect();
         for (key, handed) in &self.post.handed {
             let mailbox = next.entry(handed.to.clone()).or_default();
-            mailbox.messages.insert(key.clone(), pending[key].clone());
+            if let Some(message) = pending.get(key) {
+                mailbox.messages.insert(key.clone(), message.clone());
+            }
         }
         for (node, mailbox) in &next {
             if self.post.mailboxes.get(node) != Some(mailbox) {
@@ -141,8 +172,8 @@ impl Core {
         live.into_iter().filter(|(_, count)| *count == most).map(|(name, _)| name).collect()
     }
 
-    /// Takes receipts into the ledgers. They are deleted from the bus in a later round, when the
-    /// ledger without the message is kept and published.
+    /// Takes receipts into the ledgers. They are deleted from the bus after the ledger without the
+    /// message is kept and published; while the disk takes nothing, they wait.
     fn settle_receipts(&mut self, now: Now) -> Vec<Effect> {
         let receipts = std::mem::take(&mut self.post.receipts);
         let mut effects = Vec::new();
@@ -152,7 +183,12 @@ impl Core {
                 effects.push(publish(Publication::Nothing(Topic::Receipt(key))));
                 continue;
             };
+            if self.apps.get(&app).is_some_and(|state| state.rests(now.mono)) {
+                self.post.receipts.insert(key, receipt);
+                continue;
+            }
             effects.extend(self.settle_receipt(now, &app, &cluster, &receipt));
+            self.post.taken.push((app, receipt));
         }
         effects
     }
@@ -208,7 +244,7 @@ impl Core {
             let error = failed.unwrap_or_else(|| "no outcome for some recipients".to_owned());
             EventKind::MessageFailed { key, error }
         };
-        effects.push(publish(Publication::Nothing(Topic::Receipt(receipt.key.clone()))));
+        effects.push(publish(Publication::Receipted(app.clone(), receipt.key.clone())));
         let node = Some(receipt.node.clone());
         effects.push(self.tell(now, app, Some(cluster.clone()), node, kind));
         effects

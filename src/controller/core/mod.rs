@@ -5,16 +5,17 @@
 //! its own pace, not at the pace of events.
 
 mod apps;
+mod echo;
 mod leadership;
 mod mail;
 mod nodes;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::bus::topics::{Filter, Topic};
 use crate::model::{
     AppName, Assignment, Boot, ClusterLedger, ClusterName, ControllerAlive, ControllerId,
-    DesiredApp, Event, EventKind, Leader, Mailbox, Mono, NodeName, Now, Presence,
+    DesiredApp, Event, EventKind, Leader, Mailbox, MessageKey, Mono, NodeName, Now,
 };
 
 pub(super) use apps::App;
@@ -23,6 +24,7 @@ pub(super) use nodes::Node;
 use super::driver::ForgetError;
 use super::intake::Document;
 use super::store::AppFile;
+use echo::Echoes;
 use leadership::Peers;
 use mail::Post;
 
@@ -105,21 +107,22 @@ pub enum Publication {
     Mailbox(NodeName, Mailbox),
     /// The marker, not retained.
     Marker(ControllerId, u64),
+    /// Nothing more: the receipt of a message of this app is in its ledger.
+    Receipted(AppName, MessageKey),
     /// Nothing more: what is retained there is deleted.
     Nothing(Topic),
 }
 
 impl Publication {
-    /// The app that it belongs to, if a file has to be kept first.
-    pub fn depends_on(&self) -> Option<&AppName> {
+    /// Whether it must not be published when a file of `app` could not be kept.
+    pub fn rests_on(&self, app: &AppName) -> bool {
         match self {
-            Self::Assignment(assignment) => Some(&assignment.app),
-            Self::Ledger(app, _, _) => Some(app),
-            Self::Leader(_)
-            | Self::Controller(_)
-            | Self::Mailbox(..)
-            | Self::Marker(..)
-            | Self::Nothing(_) => None,
+            Self::Assignment(assignment) => assignment.app == *app,
+            Self::Ledger(of, _, _) | Self::Receipted(of, _) => of == app,
+            // It has messages of any app; and one that is handed out, or taken back, before the
+            // ledger says so could be delivered twice.
+            Self::Mailbox(..) => true,
+            Self::Leader(_) | Self::Controller(_) | Self::Marker(..) | Self::Nothing(_) => false,
         }
     }
 }
@@ -145,8 +148,8 @@ pub struct Core {
     pub(super) events: VecDeque<Event>,
     /// The desired directory has been read at least once.
     desired_read: bool,
-    /// What the broker has shown since the last connect; the rest of ours is published again.
-    shown: BTreeSet<Topic>,
+    /// What the broker shows of ours.
+    echoes: Echoes,
     /// When the next look is due, as the last plan said.
     due: Option<Mono>,
     /// Something has changed since the last plan.
@@ -156,17 +159,18 @@ pub struct Core {
 impl Core {
     /// A controller that remembers `files`.
     pub fn new(setup: Setup, files: Vec<AppFile>) -> Self {
+        let peers = Peers::new(setup.id.clone());
         let apps = files.into_iter().map(|file| (file.app.clone(), App::restored(file))).collect();
         Self {
             setup,
             bus: Bus::Down,
             nodes: BTreeMap::new(),
             apps,
-            peers: Peers::default(),
+            peers,
             post: Post::default(),
             events: VecDeque::new(),
             desired_read: false,
-            shown: BTreeSet::new(),
+            echoes: Echoes::default(),
             due: None,
             dirty: false,
         }
@@ -184,12 +188,13 @@ impl Core {
             Input::Heard { document, retained } => self.heard(now, document, retained),
             Input::Desired(apps) => self.desired(now, apps),
             Input::NotKept { app, error: _ } => {
+                self.post.undo(&app);
                 if let Some(app) = self.apps.get_mut(&app) {
                     app.undo(now.mono);
                 }
                 Vec::new()
             }
-            Input::Forget(node) => self.forget(&node),
+            Input::Forget(node) => self.forget(now, &node),
         }
     }
 
@@ -205,6 +210,10 @@ impl Core {
             return Vec::new();
         }
         self.dirty = false;
+        for app in self.apps.values_mut() {
+            app.begin_round();
+        }
+        self.post.begin_round();
         let mut effects = self.lead(now);
         let Bus::Live(_) = self.bus else {
             self.due = None;
@@ -213,14 +222,23 @@ impl Core {
         let mut due: Option<Mono> = self.peers.due();
         due = earliest(due, self.nodes.values().filter_map(|node| node.silent_at(now.mono)).min());
         let names: Vec<AppName> = self.apps.keys().cloned().collect();
-        for name in names {
+        let (led, foreign): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| self.leads(name));
+        for name in led {
             let (more, app_due) = self.plan_app(now, &name);
             effects.extend(more);
             due = earliest(due, app_due);
         }
-        let (more, post_due) = self.distribute(now);
+        if self.desired_read && foreign.is_empty() {
+            // Not before everything is ours: mailboxes hold the messages of all apps, and what
+            // vanishes from one is forgotten by its server.
+            let (more, post_due) = self.distribute(now);
+            effects.extend(more);
+            due = earliest(due, post_due);
+        }
+        self.await_echoes(now, &effects);
+        let (more, echo_due) = self.repeat(now);
         effects.extend(more);
-        self.due = earliest(due, post_due);
+        self.due = earliest(due, echo_due);
         effects
     }
 
@@ -241,7 +259,8 @@ impl Core {
 
     fn connected(&mut self, connection: u64) -> Vec<Effect> {
         self.bus = Bus::Listing(connection);
-        self.shown.clear();
+        self.echoes.connected();
+        self.peers.connected();
         let id = self.setup.id.clone();
         vec![
             Effect::Subscribe(vec![
@@ -273,19 +292,18 @@ impl Core {
             Document::Alive(alive) => self.heard_alive(now, &alive),
             Document::Report(report) => self.heard_report(now, *report, retained),
             Document::Assignment(assignment) => {
-                let topic = Topic::Assignment(assignment.node.clone(), assignment.app.clone());
-                self.shown.insert(topic);
-                self.adopt(now, &assignment);
+                let same = self.adopt(now, &assignment);
+                self.shown_assignment(now, &assignment.node, &assignment.app, same);
                 Vec::new()
             }
             Document::Ledger(app, cluster, ledger) => {
-                self.shown.insert(Topic::Status(app.clone(), cluster.clone()));
-                self.adopt_ledger(&app, cluster, *ledger);
+                let same = self.adopt_ledger(&app, &cluster, *ledger);
+                self.shown_ledger(now, &app, &cluster, same);
                 Vec::new()
             }
             Document::Mailbox(node, mailbox) => {
-                self.shown.insert(Topic::Mailbox(node.clone()));
-                self.post.adopt(now.mono, &node, mailbox);
+                let same = self.post.adopt(now.mono, &node, mailbox);
+                self.shown_mailbox(now, &node, same);
                 Vec::new()
             }
             Document::Receipt(receipt) => {
@@ -294,7 +312,7 @@ impl Core {
             }
             Document::Marker(connection) => self.listed(now, connection),
             Document::Deleted(topic) => {
-                self.deleted(&topic);
+                self.deleted(now, &topic);
                 Vec::new()
             }
         }
@@ -307,31 +325,17 @@ impl Core {
         }
         self.bus = Bus::Live(connection);
         let mut effects = self.greet(now);
-        for (name, app) in &self.apps {
-            for (node, asked) in &app.assigned {
-                if !self.shown.contains(&Topic::Assignment(node.clone(), name.clone())) {
-                    effects.push(publish(Publication::Assignment(asked.assignment.clone())));
-                }
-            }
-            for (cluster, ledger) in &app.ledgers {
-                if !self.shown.contains(&Topic::Status(name.clone(), cluster.clone())) {
-                    let ledger = ledger.clone();
-                    let cluster = cluster.clone();
-                    effects.push(publish(Publication::Ledger(name.clone(), cluster, ledger)));
-                }
-            }
-        }
-        let missing = |node: &&NodeName| !self.shown.contains(&Topic::Mailbox((*node).clone()));
-        for node in self.post.mailboxes.keys().filter(missing) {
-            let mailbox = self.post.mailboxes[node].clone();
-            effects.push(publish(Publication::Mailbox(node.clone(), mailbox)));
-        }
+        let missing = self.not_shown();
+        self.await_echoes(now, &missing);
+        effects.extend(missing);
         effects
     }
 
-    fn deleted(&mut self, topic: &Topic) {
+    fn deleted(&mut self, now: Now, topic: &Topic) {
         match topic {
-            Topic::Report(node) if self.nodes.get(node).is_some_and(Node::can_be_forgotten) => {
+            Topic::Report(node)
+                if self.nodes.get(node).is_some_and(|n| n.can_be_forgotten(now.mono)) =>
+            {
                 self.nodes.remove(node);
             }
             Topic::Assignment(node, app) if !self.nodes.contains_key(node) => {
@@ -358,7 +362,7 @@ impl Core {
     /// [`ForgetError`].
     pub fn may_forget(&self, now: Now, node: &NodeName) -> Result<String, ForgetError> {
         let known = self.nodes.get(node).ok_or(ForgetError::Unknown)?;
-        if known.presence(now.mono) == Presence::Present || !known.can_be_forgotten() {
+        if !known.can_be_forgotten(now.mono) {
             return Err(ForgetError::Present);
         }
         let view = self.view(now);
@@ -380,8 +384,8 @@ impl Core {
     }
 
     /// Forgets a node that is not there: nothing of it stays retained.
-    fn forget(&mut self, node: &NodeName) -> Vec<Effect> {
-        if self.nodes.get(node).is_some_and(|n| !n.can_be_forgotten()) {
+    fn forget(&mut self, now: Now, node: &NodeName) -> Vec<Effect> {
+        if self.nodes.get(node).is_some_and(|n| !n.can_be_forgotten(now.mono)) {
             return Vec::new();
         }
         self.nodes.remove(node);
@@ -424,3 +428,6 @@ fn earliest(a: Option<Mono>, b: Option<Mono>) -> Option<Mono> {
         (one, other) => one.or(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

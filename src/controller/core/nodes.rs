@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::bus::topics::Topic;
 use crate::model::{Alive, AppName, Boot, Mono, NodeName, Now, Presence, Report};
 use crate::plan::Observed;
 
@@ -55,10 +54,12 @@ impl Node {
         super::earliest(silent, self.duplicate_until).filter(|at| *at > now)
     }
 
-    /// It is known to have gone, or has not been heard live by this controller.
-    pub fn can_be_forgotten(&self) -> bool {
-        let gone = |report: &Arc<Report>| self.departed.is_some_and(|boot| boot >= report.boot);
-        self.heard_at.is_none() || self.report.as_ref().is_none_or(gone)
+    /// It has gone, or is not heard: a broker that has died with it has published no will.
+    pub fn can_be_forgotten(&self, now: Mono) -> bool {
+        match self.presence(now) {
+            Presence::Departed | Presence::Unknown => true,
+            Presence::Present | Presence::Duplicate => false,
+        }
     }
 
     /// What it obeys of an app.
@@ -74,11 +75,11 @@ impl Core {
     }
 
     pub(super) fn heard_alive(&mut self, _now: Now, alive: &Alive) -> Vec<Effect> {
-        self.shown.insert(Topic::Alive(alive.node.clone()));
         let node = self.nodes.entry(alive.node.clone()).or_default();
         if !alive.alive {
             node.departed = node.departed.max(Some(alive.boot));
-        } else if node.departed.is_some_and(|boot| boot < alive.boot) {
+        } else if node.departed.is_some_and(|boot| boot <= alive.boot) {
+            // The same boot, too: an agent that sees itself departed speaks up again.
             node.departed = None;
         }
         Vec::new()
@@ -86,7 +87,6 @@ impl Core {
 
     pub(super) fn heard_report(&mut self, now: Now, report: Report, retained: bool) -> Vec<Effect> {
         let name = report.node.clone();
-        self.shown.insert(Topic::Report(name.clone()));
         let node = self.nodes.entry(name.clone()).or_default();
         let before = node.presence(now.mono);
         if let Some(known) = &node.report {

@@ -1,0 +1,196 @@
+//! Messages, mailboxes and receipts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bench::{Bench, alfa, at, node, shop};
+use crate::controller::core::{Input, Publication};
+use crate::model::*;
+
+pub fn message(key: &str) -> (MessageKey, Message) {
+    let key = MessageKey(key.to_owned());
+    let message = Message {
+        key: key.clone(),
+        app: shop(),
+        cluster: alfa(),
+        rollout: None,
+        cause: Cause::Failed,
+        kind: NotifyOn::Failed,
+        priority: Priority::High,
+        title: String::new(),
+        text: String::new(),
+        revision_from: None,
+        revision_to: Revision::new("1").unwrap(),
+        commit: String::new(),
+        recipients: BTreeSet::from([RecipientName::new("oncall").unwrap()]),
+        at: Wall(0),
+    };
+    (key, message)
+}
+
+/// A fleet at 2, whose message of that waits at a server; comes with both.
+fn with_message() -> (Bench, String, MessageKey) {
+    let mut bench = Bench::up(at("1"));
+    bench.step(at("2"));
+    bench.settle();
+    let mail = bench.mail();
+    assert_eq!(mail.len(), 1, "{mail:?}");
+    let (server, key) = mail[0].clone();
+    (bench, server, key)
+}
+
+fn pending(bench: &Bench) -> usize {
+    bench.core.apps[&shop()].ledgers[&alfa()].messages.len()
+}
+
+#[test]
+fn a_receipt_ends_it() {
+    let (mut bench, server, key) = with_message();
+    bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+    bench.settle();
+    assert_eq!((pending(&bench), bench.mail()), (0, vec![]));
+    assert!(!bench.retained.contains_key(&crate::bus::topics::Topic::Receipt(key)));
+    assert_eq!(bench.disk[&shop()].ledgers[&alfa()].messages, BTreeMap::new());
+}
+
+#[test]
+fn a_receipt_of_an_unknown_message_is_cleared_away() {
+    let mut bench = Bench::up(at("1"));
+    let key = MessageKey("shop.alfa.gone".to_owned());
+    bench.receipt("push1", &key, ReceiptOutcome::Delivered);
+    bench.settle();
+    assert!(!bench.retained.contains_key(&crate::bus::topics::Topic::Receipt(key)));
+}
+
+#[test]
+fn a_bad_receipt_moves_it() {
+    let (mut bench, server, key) = with_message();
+    bench.receipt(&server, &key, ReceiptOutcome::Failed("no".to_owned()));
+    bench.settle();
+    let mail = bench.mail();
+    assert_eq!(mail.len(), 1);
+    assert_ne!(mail[0].0, server);
+    assert_eq!(pending(&bench), 1);
+}
+
+#[test]
+fn silence_moves_it_and_so_does_death() {
+    let (mut bench, server, _) = with_message();
+    bench.wait(21);
+    let second = bench.mail()[0].0.clone();
+    assert_ne!(second, server);
+    let boot = Boot { started: 1, connection: 1 };
+    let gone = Alive { node: node(&second), boot, alive: false };
+    bench.silent.insert(node(&second));
+    bench.hear(crate::controller::intake::Document::Alive(gone));
+    bench.wait(21);
+    assert_eq!(bench.mail()[0].0, server);
+}
+
+#[test]
+fn a_restart_leaves_the_message_where_it_is() {
+    for disk in [true, false] {
+        let (mut bench, server, key) = with_message();
+        if !disk {
+            bench.disk.clear();
+        }
+        bench.restart();
+        bench.sent.clear();
+        bench.connect();
+        // The list is complete before the files have been read.
+        bench.settle();
+        bench.step(at("2"));
+        bench.settle();
+        assert_eq!(bench.mail(), [(server, key)]);
+        assert!(!bench.sent.iter().any(|p| matches!(p, Publication::Mailbox(..))), "{disk}");
+    }
+}
+
+#[test]
+fn a_receipt_that_came_while_nobody_led_counts() {
+    let (mut bench, server, key) = with_message();
+    bench.restart();
+    bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+    bench.sent.clear();
+    bench.connect();
+    bench.settle();
+    bench.step(at("2"));
+    bench.settle();
+    bench.wait(30);
+    assert_eq!((pending(&bench), bench.mail()), (0, vec![]));
+}
+
+#[test]
+fn a_receipt_is_kept_until_the_disk_has_taken_it() {
+    let (mut bench, server, key) = with_message();
+    bench.disk_full = true;
+    bench.sent.clear();
+    bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+    bench.settle();
+    bench.wait(30);
+    assert!(bench.retained.contains_key(&crate::bus::topics::Topic::Receipt(key.clone())));
+    assert_eq!(bench.mail(), [(server, key.clone())]);
+    assert!(!bench.sent.iter().any(|p| matches!(p, Publication::Mailbox(..))));
+    bench.disk_full = false;
+    bench.wait(10);
+    assert_eq!((pending(&bench), bench.mail()), (0, vec![]));
+    assert!(!bench.retained.contains_key(&crate::bus::topics::Topic::Receipt(key)));
+}
+
+#[test]
+fn a_mailbox_that_somebody_has_emptied_is_filled_again() {
+    let (mut bench, server, key) = with_message();
+    let empty = crate::controller::intake::Document::Mailbox(node(&server), Mailbox::default());
+    bench.retained.insert(crate::bus::topics::Topic::Mailbox(node(&server)), empty.clone());
+    bench.hear(empty);
+    bench.wait(11);
+    assert_eq!(bench.mail(), [(server, key)]);
+}
+
+#[test]
+fn a_failure_is_told_once_whatever_restarts() {
+    for disk in [true, false] {
+        let mut bench = Bench::up(at("1"));
+        bench.world.failing.insert(node("web2"));
+        bench.step(at("2"));
+        bench.settle();
+        assert_eq!(bench.told(), ["shop/alfa: nodes failed"]);
+        for _ in 0..3 {
+            if !disk {
+                bench.disk.clear();
+            }
+            bench.restart();
+            bench.connect();
+            bench.step(at("2"));
+            bench.settle();
+            bench.wait(60);
+        }
+        assert_eq!(bench.told(), ["shop/alfa: nodes failed"], "{disk}");
+    }
+}
+
+#[test]
+fn what_a_restart_hides_for_a_moment_is_not_over() {
+    let mut bench = Bench::up(at("1"));
+    let balancer = bench.report("lb1").balancer.as_mut().unwrap();
+    let Some(BackendSeen::Servers(servers)) = balancer.backends.values_mut().next() else {
+        panic!("servers")
+    };
+    servers.values_mut().next().unwrap().seen.admin = AdminBits(1);
+    bench.all_report();
+    bench.settle();
+    bench.wait(70);
+    let told = ["shop/alfa: somebody else's maintenance keeps nodes out of service"];
+    assert_eq!(bench.told(), told);
+    bench.restart();
+    bench.connect();
+    bench.step(at("1"));
+    bench.settle();
+    bench.wait(100);
+    assert_eq!(bench.told(), told);
+    bench.silent.insert(node("web1"));
+    bench.step(Input::Disconnected);
+    bench.connect();
+    bench.settle();
+    bench.wait(20);
+    assert_eq!(bench.told(), told);
+}

@@ -1,0 +1,7 @@
+//! The controller's core, driven by hand, without IO.
+
+mod bench;
+mod leading;
+mod mail;
+mod memory;
+mod presence;
