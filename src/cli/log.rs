@@ -9,8 +9,14 @@ use super::LogFormat;
 
 /// Starts logging, for the whole process.
 pub(super) fn start(format: LogFormat) {
-    let filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    // The embedded broker's crate has a line for every connection, which our own log covers.
+    let quiet = |filter: EnvFilter| match "mqtt5=warn".parse() {
+        Ok(directive) if std::env::var_os("RUST_LOG").is_none() => filter.add_directive(directive),
+        Ok(_) | Err(_) => filter,
+    };
+    let filter = quiet(
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy(),
+    );
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)

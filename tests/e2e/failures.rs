@@ -242,4 +242,15 @@ on_both_brokers! {
         scene.end_load();
         assert_eq!(scene.attempts("web2"), ["2", "2"], "the attempt counts, and is run again");
     }
+
+    /// Two controllers by mistake: the second sees that the first is alive, says so, and ends.
+    fn a_second_controller_ends(broker) {
+        let mut scene = Plot::new(broker).start();
+        scene.converged("alfa", "1");
+        let (ended, said) = scene.second_controller();
+        assert!(!ended.success());
+        assert!(said.contains("leads shop already, and is alive"), "{said}");
+        scene.write_cluster("alfa", "revision = \"2\"");
+        scene.converged("alfa", "2");
+    }
 }

@@ -28,5 +28,6 @@ macro_rules! on_both_brokers {
 
 mod balancers;
 mod controls;
+mod demo;
 mod failures;
 mod rollouts;

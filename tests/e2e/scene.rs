@@ -284,6 +284,18 @@ impl Scene {
         self.controller = Some(process);
     }
 
+    /// Runs another controller of the same fleet, with a memory of its own, until it ends.
+    pub fn second_controller(&mut self) -> (std::process::ExitStatus, String) {
+        let mut command = evenkeel();
+        command.arg("controller");
+        command.arg("--desired").arg(self.folder.join("desired"));
+        command.arg("--state").arg(self.folder.join("state/second"));
+        command.arg("--http").arg(format!("127.0.0.1:{}", free_port()));
+        command.arg("--bus").arg(format!("mqtt://127.0.0.1:{}", self.bus));
+        let status = self.spawn("second", &mut command).wait();
+        (status, fs::read_to_string(self.folder.join("log/second")).expect("a log"))
+    }
+
     /// Kills the controller where it stands.
     pub fn kill_controller(&mut self) {
         self.controller.take().expect("a controller").kill();

@@ -1,0 +1,27 @@
+//! The demo, as a new user runs it.
+
+use std::process::Command;
+
+fn demo(arguments: &[&str]) -> serde_json::Value {
+    // It wants the real parts; a missing one would be told by the demo itself, with how to get it.
+    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(["demo", "--json"])
+        .args(arguments)
+        .output()
+        .expect("run the demo");
+    let story = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{story}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{story}"))
+}
+
+#[test]
+fn the_reference_scenario() {
+    let summary = demo(&[]);
+    assert_eq!(summary["problems"], serde_json::json!([]), "{summary:#}");
+}
+
+#[test]
+fn with_releases_on_mosquitto() {
+    let summary = demo(&["--release-layout", "--broker", "mosquitto"]);
+    assert_eq!(summary["problems"], serde_json::json!([]), "{summary:#}");
+}
