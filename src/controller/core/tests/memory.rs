@@ -88,6 +88,32 @@ fn a_full_disk_holds_everything_back_and_then_all_of_it_goes_on() {
 }
 
 #[test]
+fn two_changes_of_one_round_are_both_taken_back() {
+    let mut bench = Bench::up(at("1"));
+    bench.step(at("2"));
+    bench.settle();
+    let (server, key) = bench.mail()[0].clone();
+    let before = bench.retained.clone();
+    bench.disk_full = true;
+    // The plan changes something, and so does the receipt.
+    bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+    bench.step(at("3"));
+    bench.settle();
+    bench.wait(30);
+    let asked = |retained: &BTreeMap<Topic, Document>| -> Vec<Document> {
+        let states = |(topic, _): &(&Topic, &Document)| {
+            matches!(topic, Topic::Assignment(..) | Topic::Status(..) | Topic::Mailbox(_))
+        };
+        retained.iter().filter(states).map(|(_, document)| document.clone()).collect()
+    };
+    assert_eq!(asked(&bench.retained), asked(&before));
+    bench.disk_full = false;
+    bench.wait(20);
+    assert_eq!(bench.revisions(), ["3", "3", "3"]);
+    assert_eq!(bench.told(), ["shop/alfa is at 2", "shop/alfa is at 3"]);
+}
+
+#[test]
 fn a_disk_that_fills_up_at_any_round_changes_nothing_in_the_end() {
     for round in 0..20 {
         let mut bench = Bench::up(at("1"));
@@ -128,13 +154,15 @@ fn a_broker_that_has_lost_everything_gets_everything_again() {
 fn what_a_connection_took_with_it_is_published_again_at_the_next() {
     let mut bench = Bench::up(at("1"));
     bench.step(at("2"));
+    bench.settle();
+    bench.step(at("3"));
     bench.lossy = true;
     bench.settle();
     bench.lossy = false;
     // The broker still shows the assignments before.
     bench.connect();
     bench.settle();
-    assert_eq!(bench.revisions(), ["2", "2", "2"]);
+    assert_eq!(bench.revisions(), ["3", "3", "3"]);
 }
 
 #[test]
