@@ -102,10 +102,9 @@ fn members_there(fleet: &Fleet<'_>, cluster: &ClusterName) -> Result<(), Blocked
                 .filter(|name| !settings.hold.contains(name) && !here(name))
                 .cloned()
                 .collect();
-            // A held node that is not there fills its place all the same.
-            let held_elsewhere =
-                settings.hold.iter().filter(|name| !members.contains(name)).count();
-            let there = members.len() - absent.len() + held_elsewhere;
+            // A held one that is known, and is not there, fills its place all the same; a name in
+            // `hold` that nobody ever had fills none.
+            let there = members.len() - absent.len();
             ((*count as usize).saturating_sub(there), absent)
         }
     };

@@ -4,6 +4,7 @@
 #[path = "../parts/mod.rs"]
 mod parts;
 
+mod load;
 mod scene;
 mod web;
 
