@@ -20,7 +20,6 @@ use mqtt5::broker::tls_acceptor::TlsStreamWrapper;
 use mqtt5::broker::transport::BrokerTransport;
 use mqtt5::broker::{BrokerConfig, MqttBroker, ResourceLimits, ResourceMonitor, StorageConfig};
 use rumqttc::tokio_rustls::TlsAcceptor;
-use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -56,18 +55,8 @@ const STOP_MAX: Duration = Duration::from_secs(2);
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How the broker listens: the table `[bus.embedded]` of the controller's configuration.
-///
-/// ```toml
-/// [bus.embedded]
-/// listen = "0.0.0.0:8883"                          # 127.0.0.1:1883 where left out
-/// certificate_file = "/etc/evenkeel/bus.crt"       # TLS, with a key_file beside it
-/// key_file = "/etc/evenkeel/bus.key"
-/// password_file = "/etc/evenkeel/bus.passwords"    # lines of user:hash, by Argon2
-/// acl_file = "/etc/evenkeel/bus.acl"
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// How the broker listens: the options `--bus-listen…` of the controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -103,7 +92,7 @@ pub enum BrokerError {
     /// The network would be let in unasked.
     #[error(
         "the embedded broker would let everybody in who reaches {listen}, and they could order \
-         upgrades; set password_file, listen on 127.0.0.1, or set allow_anonymous = true"
+         upgrades; give it a password file, let it listen on 127.0.0.1, or let everybody in on purpose"
     )]
     Open {
         /// Where it should listen.

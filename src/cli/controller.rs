@@ -35,9 +35,26 @@ pub struct ControllerArgs {
     /// Certificate authorities of the broker, as PEM.
     #[arg(long, value_name = "FILE")]
     bus_ca_file: Option<PathBuf>,
-    /// Where the embedded broker listens.
+    /// Where the embedded broker listens. Beyond loopback it wants a password file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1883")]
     bus_listen: SocketAddr,
+    /// Whom the embedded broker lets in: lines of user:hash, by Argon2. The controller itself needs
+    /// --bus-user and --bus-password-file then.
+    #[arg(long, value_name = "FILE")]
+    bus_listen_password_file: Option<PathBuf>,
+    /// Who may do what at the embedded broker.
+    #[arg(long, value_name = "FILE")]
+    bus_listen_acl_file: Option<PathBuf>,
+    /// The embedded broker's certificate chain, as PEM; with it, it speaks TLS only. It must name
+    /// the address that it listens on, and --bus-ca-file its authority, for the controller itself.
+    #[arg(long, value_name = "FILE", requires = "bus_listen_key_file")]
+    bus_listen_certificate_file: Option<PathBuf>,
+    /// The key of that certificate, as PEM.
+    #[arg(long, value_name = "FILE", requires = "bus_listen_certificate_file")]
+    bus_listen_key_file: Option<PathBuf>,
+    /// Let everybody in who reaches the embedded broker; whoever does can order upgrades.
+    #[arg(long)]
+    bus_listen_anonymous: bool,
     /// Where the HTTP interface listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9440")]
     http: SocketAddr,
@@ -101,7 +118,14 @@ impl Broker {
         #[cfg(feature = "embedded-broker")]
         {
             use crate::bus::embedded;
-            let config = embedded::Config { listen: args.bus_listen, ..Default::default() };
+            let config = embedded::Config {
+                listen: args.bus_listen,
+                certificate_file: args.bus_listen_certificate_file.clone(),
+                key_file: args.bus_listen_key_file.clone(),
+                password_file: args.bus_listen_password_file.clone(),
+                acl_file: args.bus_listen_acl_file.clone(),
+                allow_anonymous: args.bus_listen_anonymous,
+            };
             let broker = embedded::Broker::start(&config)
                 .await
                 .map_err(|error| crate::command::chain(&error))?;
@@ -115,7 +139,15 @@ impl Broker {
     fn url(&self, args: &ControllerArgs) -> String {
         match self {
             #[cfg(feature = "embedded-broker")]
-            Self::Embedded(broker) => format!("mqtt://{}", broker.address()),
+            Self::Embedded(broker) => {
+                let scheme =
+                    if args.bus_listen_certificate_file.is_some() { "mqtts" } else { "mqtt" };
+                let mut address = broker.address();
+                if address.ip().is_unspecified() {
+                    address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+                }
+                format!("{scheme}://{address}")
+            }
             Self::Elsewhere => args.bus.clone(),
         }
     }
