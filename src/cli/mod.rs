@@ -55,7 +55,7 @@ pub enum LogFormat {
 enum Command {
     Validate(validate::ValidateArgs),
     Schema(schema::SchemaArgs),
-    Controller(controller::ControllerArgs),
+    Controller(Box<controller::ControllerArgs>),
     Agent(agent::AgentArgs),
     Status(status::StatusArgs),
     Nodes(nodes::NodesArgs),

@@ -110,8 +110,6 @@ async fn the_embedded_broker_is_not_open_to_the_network_unasked() {
     let half = Config { key_file: Some("bus.key".into()), ..Config::default() };
     let half = Broker::start(&half).await.err();
     assert!(matches!(half, Some(BrokerError::HalfTls)), "{half:?}");
-    let config: Config = toml::from_str("listen = \"127.0.0.1:2883\"").unwrap();
-    assert_eq!(config, Config { listen: ([127, 0, 0, 1], 2883).into(), ..Config::default() });
 }
 
 #[tokio::test]
