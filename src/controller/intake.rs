@@ -59,9 +59,6 @@ pub enum IntakeError {
 /// # Errors
 /// [`IntakeError`]; nothing of the payload is used then.
 pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
-    if payload.is_empty() {
-        return Ok(Document::Deleted(topic));
-    }
     let read = match &topic {
         Topic::Leader(_) => one(payload, Document::Leader),
         Topic::Controller(_) => one(payload, Document::Controller),
@@ -79,11 +76,12 @@ pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
         Topic::Receipt(_) => one(payload, Document::Receipt),
         Topic::Marker(_) | Topic::NodeMarker(_) => {
             let text = std::str::from_utf8(payload).unwrap_or_default();
-            Ok(text.parse().map_or_else(|_| Document::Deleted(topic.clone()), Document::Marker))
+            Ok(text.parse().ok().map(Document::Marker))
         }
     };
     let document = match read {
-        Ok(document) => document,
+        Ok(Some(document)) => document,
+        Ok(None) => return Ok(Document::Deleted(topic)),
         Err(error) => return Err(IntakeError::Payload { topic, error }),
     };
     match about(&document) {
@@ -97,9 +95,8 @@ pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
 fn one<T: crate::bus::wire::Document>(
     payload: &[u8],
     wrap: impl FnOnce(T) -> Document,
-) -> Result<Document, WireError> {
-    // Emptiness was looked at before, so there is a document or an error.
-    decode(payload).map(|document| document.map_or(Document::Marker(0), wrap))
+) -> Result<Option<Document>, WireError> {
+    Ok(decode(payload)?.map(wrap))
 }
 
 /// The topic that a document belongs on, where it says so itself.

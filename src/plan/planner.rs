@@ -194,14 +194,15 @@ fn upgrade(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_,
 fn take_out(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_, '_>) {
     let mut floors = Floors::new(fleet);
     let batch = Batch::new(fleet);
+    let in_batches = |work: &ClusterWork| {
+        fleet.desire(&work.course.cluster).settings.rollout.take_out == TakeOut::Batch
+    };
+    // The batch is the app's, so all its clusters that go in batches share it.
+    let mut out: usize =
+        works.iter().filter(|work| in_batches(work)).map(ClusterWork::under_way).sum();
     for work in works {
         let cluster = work.course.cluster.clone();
-        let settings = &fleet.desire(&cluster).settings;
-        let limit = match settings.rollout.take_out {
-            TakeOut::Cluster => usize::MAX,
-            TakeOut::Batch => batch.limit(fleet, &cluster),
-        };
-        let mut out = work.under_way();
+        let limit = if in_batches(work) { batch.limit(fleet, &cluster) } else { usize::MAX };
         for name in work.wanting(|want| *want == Want::TakeOut) {
             let ours = work.verdicts[&name].ours;
             if !ours && out >= limit {
@@ -213,7 +214,7 @@ fn take_out(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_
                 Ok(()) => {
                     drafts.order(&cluster, &fleet.members[&name], Order::Out);
                     work.granted.insert(name);
-                    out += usize::from(!ours);
+                    out += usize::from(!ours && limit < usize::MAX);
                 }
             }
         }
