@@ -58,9 +58,6 @@ pub enum AgentError {
     /// The session with the broker cannot be opened.
     #[error("cannot open a session with the broker")]
     Bus(#[from] session::OpenError),
-    /// The system does not give it what an event loop needs.
-    #[error("cannot start the agent's event loop")]
-    Runtime(#[source] std::io::Error),
     /// The system does not let it listen to signals.
     #[error("cannot listen to signals")]
     Signals(#[source] std::io::Error),

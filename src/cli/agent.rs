@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use tokio::runtime::Builder;
 
 use crate::agent::{AgentError, Config, run as run_agent};
 use crate::command::chain;
@@ -18,21 +19,12 @@ pub struct AgentArgs {
 
 /// Runs until SIGTERM or SIGINT. Exits 0 after a clean end; otherwise the reason is on standard error.
 pub fn run(args: &AgentArgs) -> ExitCode {
-    match start(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("evenkeel agent: {}", chain(&error));
-            ExitCode::FAILURE
-        }
-    }
+    // One thread: the agent waits nearly all the time, and shares the machine with what it looks after.
+    super::daemon::serve(Builder::new_current_thread(), async {
+        agent(args).await.map_err(|error| chain(&error))
+    })
 }
 
-fn start(args: &AgentArgs) -> Result<(), AgentError> {
-    let config = Config::read(&args.config)?;
-    // One thread: the agent waits nearly all the time, and shares the machine with what it looks after.
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(AgentError::Runtime)?
-        .block_on(run_agent(config))
+async fn agent(args: &AgentArgs) -> Result<(), AgentError> {
+    run_agent(Config::read(&args.config)?).await
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 
 use super::signals;
 use crate::bus::session;
@@ -65,7 +66,7 @@ pub struct ControllerArgs {
 
 /// Runs the controller until it is told to stop.
 pub fn run(args: &ControllerArgs) -> ExitCode {
-    super::daemon::serve(controller(args))
+    super::daemon::serve(Builder::new_multi_thread(), controller(args))
 }
 
 async fn controller(args: &ControllerArgs) -> Result<(), String> {

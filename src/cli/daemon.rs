@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::process::ExitCode;
 
-/// Runs `daemon` to its end. An error is one line on stderr, and a failure.
-pub fn serve(daemon: impl Future<Output = Result<(), String>>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+use tokio::runtime::Builder;
+
+/// Runs `daemon` to its end on the given runtime. An error is one line on stderr, and a failure.
+pub fn serve(mut runtime: Builder, daemon: impl Future<Output = Result<(), String>>) -> ExitCode {
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("evenkeel: cannot start: {error}");
