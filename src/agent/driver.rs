@@ -18,7 +18,7 @@ use super::core::{
 use super::log::log;
 use super::store::{StateError, Store};
 use crate::bus::session::{self, Events, Handle, PublishError, Will};
-use crate::bus::{Filter, Topic, WireError, decode, encode};
+use crate::bus::{Filter, Topic, encode, intake};
 use crate::checks::{NrpeError, Plugins};
 use crate::deploy::App;
 use crate::facts::{self, FactsError};
@@ -372,10 +372,13 @@ impl Driver {
                 None
             }
             session::Event::Message { topic, payload, retained } => {
-                read(&topic, &payload, retained).unwrap_or_else(|error| {
-                    let error = crate::command::chain(&error);
-                    Some(Event::BadDocument { topic: topic.on(&self.fleet), error })
-                })
+                match intake::read(topic.clone(), &payload) {
+                    Ok(document) => received(document, retained),
+                    Err(error) => {
+                        let error = crate::command::chain(&error);
+                        Some(Event::BadDocument { topic: topic.on(&self.fleet), error })
+                    }
+                }
             }
         }
     }
@@ -389,21 +392,21 @@ impl Driver {
     }
 }
 
-/// The document on `topic`; none if it was deleted, which is no order, or is nothing to the agent.
-fn read(topic: &Topic, payload: &[u8], retained: bool) -> Result<Option<Event>, WireError> {
-    let document = match topic {
-        Topic::Assignment(..) => decode(payload)?.map(Box::new).map(Document::Assignment),
-        Topic::Report(_) => decode(payload)?.map(Box::new).map(Document::Report),
-        Topic::Alive(_) => decode(payload)?.map(Document::Alive),
-        Topic::Leader(_) => decode(payload)?.map(Document::Leader),
-        Topic::Mailbox(_) => decode(payload)?.map(Box::new).map(Document::Mailbox),
-        Topic::NodeMarker(_) => {
-            let number = str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
-            return Ok(number.map(|connection| Event::Marker { connection }));
-        }
-        Topic::Controller(_) | Topic::Status(..) | Topic::Receipt(_) | Topic::Marker(_) => None,
+/// What a document means to the agent; none if it was deleted, which is no order, or is nothing to it.
+fn received(document: intake::Document, retained: bool) -> Option<Event> {
+    let document = match document {
+        intake::Document::Assignment(assignment) => Document::Assignment(assignment),
+        intake::Document::Report(report) => Document::Report(report),
+        intake::Document::Alive(alive) => Document::Alive(alive),
+        intake::Document::Leader(leader) => Document::Leader(leader),
+        intake::Document::Mailbox(_, mailbox) => Document::Mailbox(Box::new(mailbox)),
+        intake::Document::Marker(connection) => return Some(Event::Marker { connection }),
+        intake::Document::Controller(_)
+        | intake::Document::Ledger(..)
+        | intake::Document::Receipt(_)
+        | intake::Document::Deleted(_) => return None,
     };
-    Ok(document.map(|document| Event::Received { document, retained }))
+    Some(Event::Received { document, retained })
 }
 
 /// The adapters of the roles, and what the core must know of them.

@@ -11,6 +11,7 @@ mod connection;
 #[cfg(feature = "embedded-broker")]
 pub mod embedded;
 mod file;
+pub mod intake;
 mod outbox;
 pub mod session;
 mod tls;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::{Core, Effect, Input, Publication, Setup};
-use super::intake;
 use super::store::{Store, StoreError};
 use super::view::{EventsView, View, WorldView};
+use crate::bus::intake;
 use crate::bus::session::{self, Events, Handle};
 use crate::bus::topics::Topic;
 use crate::bus::wire::{Document, WireError, encode};

@@ -3,7 +3,5 @@
 
 pub mod core;
 pub mod driver;
-
-mod intake;
 pub mod store;
 pub mod view;

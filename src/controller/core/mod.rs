@@ -12,6 +12,7 @@ mod nodes;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::bus::intake::Document;
 use crate::bus::topics::{Filter, Topic};
 use crate::model::{
     AppName, Assignment, Boot, ClusterLedger, ClusterName, ControllerAlive, ControllerId,
@@ -22,7 +23,6 @@ pub(super) use apps::App;
 pub(super) use nodes::Node;
 
 use super::driver::ForgetError;
-use super::intake::Document;
 use super::store::AppFile;
 use echo::Echoes;
 use leadership::Peers;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::{Core, Effect, Input, Publication, Setup};
+use crate::bus::intake::Document;
 use crate::bus::topics::Topic;
-use crate::controller::intake::Document;
 use crate::controller::store::AppFile;
 use crate::model::*;
 use crate::plan::{Observed, World};

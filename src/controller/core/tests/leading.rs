@@ -1,9 +1,9 @@
 //! Who commands, and what two controllers by mistake do to each other.
 
 use super::bench::{Bench, alfa, at, id, shop};
+use crate::bus::intake::Document;
 use crate::bus::topics::Topic;
 use crate::controller::core::{Input, Publication};
-use crate::controller::intake::Document;
 use crate::model::*;
 
 fn leader(who: &str, number: u64) -> Document {

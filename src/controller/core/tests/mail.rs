@@ -81,7 +81,7 @@ fn silence_moves_it_and_so_does_death() {
     let boot = Boot { started: 1, connection: 1 };
     let gone = Alive { node: node(&second), boot, alive: false };
     bench.silent.insert(node(&second));
-    bench.hear(crate::controller::intake::Document::Alive(gone));
+    bench.hear(crate::bus::intake::Document::Alive(gone));
     bench.wait(21);
     assert_eq!(bench.mail()[0].0, server);
 }
@@ -139,7 +139,7 @@ fn a_receipt_is_kept_until_the_disk_has_taken_it() {
 #[test]
 fn a_mailbox_that_somebody_has_emptied_is_filled_again() {
     let (mut bench, server, key) = with_message();
-    let empty = crate::controller::intake::Document::Mailbox(node(&server), Mailbox::default());
+    let empty = crate::bus::intake::Document::Mailbox(node(&server), Mailbox::default());
     bench.retained.insert(crate::bus::topics::Topic::Mailbox(node(&server)), empty.clone());
     bench.hear(empty);
     bench.wait(11);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::bench::{Bench, alfa, at, declared, node, settings, shop};
+use crate::bus::intake::Document;
 use crate::bus::topics::Topic;
 use crate::controller::core::{Input, Publication};
-use crate::controller::intake::Document;
 use crate::model::*;
 
 fn faulty() -> Input {

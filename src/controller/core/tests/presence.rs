@@ -1,8 +1,8 @@
 //! Who is there, who has gone, and who is not heard.
 
 use super::bench::{Bench, at, node};
+use crate::bus::intake::Document;
 use crate::controller::core::{Input, SILENT_MS};
-use crate::controller::intake::Document;
 use crate::model::*;
 
 fn presence(bench: &Bench, name: &str) -> Presence {

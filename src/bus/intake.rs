@@ -1,7 +1,7 @@
 //! From a topic and a payload to a document of the model; what is wrong with it is a value.
 
-use crate::bus::topics::Topic;
-use crate::bus::wire::{WireError, decode};
+use super::topics::Topic;
+use super::wire::{self, WireError, decode};
 use crate::model::{
     Alive, AppName, Assignment, ClusterLedger, ClusterName, ControllerAlive, Leader, Mailbox,
     NodeName, Receipt, Report,
@@ -26,7 +26,7 @@ pub enum Document {
     Mailbox(NodeName, Mailbox),
     /// What became of a message.
     Receipt(Receipt),
-    /// Our own marker: whatever was retained has arrived before it. Carries the connection.
+    /// A marker to oneself: whatever was retained has arrived before it. Carries the connection.
     Marker(u64),
     /// A retained document was deleted.
     Deleted(Topic),
@@ -92,7 +92,7 @@ pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
     }
 }
 
-fn one<T: crate::bus::wire::Document>(
+fn one<T: wire::Document>(
     payload: &[u8],
     wrap: impl FnOnce(T) -> Document,
 ) -> Result<Option<Document>, WireError> {
