@@ -7,12 +7,14 @@
 //! |---|---|---|
 //! | 0 | [`model`] | values; no IO, no clock |
 //! | 1 | [`plan`] | the planner, the nominal world, the ports; pure |
+//! | 1 | [`checker`] | the checker that distrusts the planner; pure |
 //! | 2 | [`desired`], [`bus`], [`haproxy`], [`command`], [`deploy`], [`checks`], [`facts`], [`notify`] | adapters: they translate and decide nothing |
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`], [`demo`] | what people and machines look at |
 
 pub mod agent;
 pub mod bus;
+pub mod checker;
 pub mod checks;
 pub mod cli;
 pub mod command;

@@ -10,7 +10,7 @@ use super::name::{
 use super::stamp::Stamp;
 
 /// Everything the controller asks of one node for one app. It stays in force until a later one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Assignment {
     /// The app.
@@ -28,7 +28,7 @@ pub struct Assignment {
 }
 
 /// What is asked of a node that runs the app.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeWork {
     /// The cluster that the node belongs to.
@@ -53,7 +53,7 @@ pub struct NodeWork {
 }
 
 /// Which settling is asked for: a report with another key proves nothing about this one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettleKey {
     /// The rollout that asks.
@@ -67,7 +67,7 @@ pub struct SettleKey {
 }
 
 /// Allows ONE upgrade attempt. Written to the agent's disk before the attempt starts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Permit {
     /// The rollout that asks; attempts are counted per (rollout, revision, retry).
@@ -83,7 +83,7 @@ pub struct Permit {
 }
 
 /// A precondition of a permit: this server is out at this load balancer, as asked at `at` or later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutProof {
     /// The load balancer's node.
@@ -97,7 +97,7 @@ pub struct OutProof {
 }
 
 /// What is asked of a load balancer for one backend. Servers that are not named are left alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BalancerWork {
     /// How long to wait for sessions to end before maintenance, in milliseconds.
@@ -107,7 +107,7 @@ pub struct BalancerWork {
 }
 
 /// What is asked for one server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Keep it in maintenance.

@@ -10,7 +10,7 @@ use super::report::AdminBits;
 use super::time::render_duration_ms;
 
 /// What the planner decided about one node, and why. Its `Display` is what `evenkeel why` prints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// Something is asked for now.
@@ -30,7 +30,7 @@ pub enum Decision {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Ask it, and the load balancers, to echo, before anything is touched.
@@ -57,7 +57,7 @@ pub enum Act {
 }
 
 /// What is waited for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wait {
     /// Echoes of the probe.
@@ -133,7 +133,7 @@ pub enum Wait {
 }
 
 /// What blocks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blocked {
     /// Its agent has gone.
@@ -252,7 +252,7 @@ pub enum Blocked {
 }
 
 /// Why nothing is to be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Done {
     /// At its goal and in service.

@@ -9,7 +9,7 @@ use super::name::{
 };
 
 /// One app: all its clusters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredApp {
     /// The app's name, as its folder.
@@ -21,7 +21,7 @@ pub struct DesiredApp {
 }
 
 /// A commit, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Commit {
     /// The full hash.
@@ -31,7 +31,7 @@ pub struct Commit {
 }
 
 /// One cluster: `app.toml` with the tables of the cluster's own file over it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredCluster {
     /// The revision that its nodes should run.
@@ -59,7 +59,7 @@ pub struct DesiredCluster {
 }
 
 /// Who must be there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// That many, whoever they are.
@@ -69,7 +69,7 @@ pub enum Expect {
 }
 
 /// `[load_balancer]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoadBalancer {
     /// The HAProxy backend with the app's servers.
@@ -85,7 +85,7 @@ pub struct LoadBalancer {
 }
 
 /// A server's name in HAProxy, with `{node}` or `{fact}` where a node's own values go in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ServerTemplate(pub String);
 
@@ -122,7 +122,7 @@ impl ServerTemplate {
 }
 
 /// A count, or a part of a whole in percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Share {
     /// That many.
@@ -151,7 +151,7 @@ impl Share {
 }
 
 /// `[rollout]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutPolicy {
     /// How many nodes are taken out at once.
@@ -171,7 +171,7 @@ pub struct RolloutPolicy {
 }
 
 /// How many nodes are taken out at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TakeOut {
     /// As many as the floor allows, put back together when all of them have settled.
@@ -181,7 +181,7 @@ pub enum TakeOut {
 }
 
 /// What follows too many failures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Nothing more is upgraded; somebody must look.
@@ -191,7 +191,7 @@ pub enum OnFailure {
 }
 
 /// `[settle]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettlePolicy {
     /// The checks that must be OK.
@@ -205,7 +205,7 @@ pub struct SettlePolicy {
 }
 
 /// `[notify]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyPolicy {
     /// Who is told; nobody, if empty.
@@ -215,7 +215,7 @@ pub struct NotifyPolicy {
 }
 
 /// Kinds of messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotifyOn {
     /// A rollout has converged.
@@ -227,7 +227,7 @@ pub enum NotifyOn {
 }
 
 /// How far the files behind a cluster's settings can be trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// The settings are what the files say now.
@@ -239,7 +239,7 @@ pub enum Standing {
 }
 
 /// One fault in a desired directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fault {
     /// The file, relative to the desired directory.
     pub file: String,

@@ -10,7 +10,7 @@ use super::time::Wall;
 
 /// The memory of one cluster. Kept on disk and published at `status/<app>/<cluster>`; of two, the
 /// one with the higher (`epoch`, `sequence`) holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterLedger {
     /// The number of the epoch that wrote it.
@@ -30,7 +30,7 @@ pub struct ClusterLedger {
 }
 
 /// Somebody has been told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Told {
     /// With which message.
@@ -40,7 +40,7 @@ pub struct Told {
 }
 
 /// All expected nodes were at this revision and in service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Convergence {
     /// The revision.
@@ -52,7 +52,7 @@ pub struct Convergence {
 }
 
 /// A rollout that has begun: its probes were echoed, and something was or will be changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// Its id.
@@ -69,7 +69,7 @@ pub struct Rollout {
 }
 
 /// A node's failure in a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
     /// The revision that failed on it.
@@ -81,7 +81,7 @@ pub struct Failure {
 }
 
 /// What went wrong with a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCause {
     /// All attempts are spent.
@@ -95,7 +95,7 @@ pub enum FailureCause {
 }
 
 /// A revision that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rejection {
     /// The revision.

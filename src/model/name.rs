@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not a name: which kind of name was wanted, and the rule that it breaks.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{text:?} is not a valid {kind}: {rule}")]
 pub struct NameError {
     /// What kind of name was wanted, in words.

@@ -14,7 +14,7 @@ use super::stamp::{Boot, Epoch, Stamp};
 use super::time::Wall;
 
 /// The whole state of one node, as its agent sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// Who speaks.
@@ -40,7 +40,7 @@ pub struct Report {
 }
 
 /// An assignment that the agent obeys. Its stamp is what the design calls `seen`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Obeyed {
     /// The assignment, as received and persisted.
@@ -52,7 +52,7 @@ pub struct Obeyed {
 }
 
 /// An agent's answer to an order that it must not, or cannot, follow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// The assignment that was refused.
@@ -62,7 +62,7 @@ pub struct Refusal {
 }
 
 /// Why an agent refuses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum RefusalReason {
     /// Somebody with a higher epoch commands, or another controller with the same number.
@@ -120,7 +120,7 @@ impl fmt::Display for RefusalReason {
 }
 
 /// One app on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AppReport {
     /// The revision that the running service says it has.
@@ -132,7 +132,7 @@ pub struct AppReport {
 }
 
 /// The revision read back from the running service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RevisionSeen {
     /// The service says that it runs this.
@@ -152,7 +152,7 @@ impl RevisionSeen {
 }
 
 /// One upgrade attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
     /// The rollout that permitted it.
@@ -172,7 +172,7 @@ pub struct Attempt {
 }
 
 /// What became of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AttemptOutcome {
     /// It runs.
@@ -189,7 +189,7 @@ pub enum AttemptOutcome {
 }
 
 /// Why an attempt failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AttemptFailure {
     /// The command ended with this exit code.
@@ -228,7 +228,7 @@ impl fmt::Display for AttemptFailure {
 }
 
 /// How a settling goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettleReport {
     /// Which settling.
@@ -246,7 +246,7 @@ pub struct SettleReport {
 }
 
 /// Where a settling stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SettleState {
     /// Not all checks are OK yet, or no longer, and there is time left.
@@ -261,7 +261,7 @@ pub enum SettleState {
 }
 
 /// The result of one run of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckResult {
     /// The plugin's verdict.
@@ -275,7 +275,7 @@ pub struct CheckResult {
 }
 
 /// The exit codes of a plugin (Monitoring Plugins Development Guidelines, "Plugin Return Codes").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum CheckStatus {
     /// Exit code 0.
@@ -300,7 +300,7 @@ impl fmt::Display for CheckStatus {
 }
 
 /// The load balancer of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BalancerReport {
     /// Whether HAProxy's state file is configured, so that maintenance survives a reload.
@@ -310,7 +310,7 @@ pub struct BalancerReport {
 }
 
 /// What could be read of a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BackendSeen {
     /// Its servers.
@@ -320,7 +320,7 @@ pub enum BackendSeen {
 }
 
 /// A server as HAProxy shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSeen {
     /// The administrative state.
@@ -336,7 +336,7 @@ pub struct ServerSeen {
 }
 
 /// A server as a load balancer's agent reports it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerReport {
     /// What HAProxy shows.
@@ -349,7 +349,7 @@ pub struct ServerReport {
 }
 
 /// A maintenance that was set by us.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owned {
     /// The assignment that asked for it.
@@ -360,7 +360,9 @@ pub struct Owned {
 
 /// HAProxy's administrative state of a server, a set of bits (`srv_admin_state` in `show servers
 /// state`; HAProxy management guide 9.3 and `enum srv_admin`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct AdminBits(pub u8);
 
@@ -398,7 +400,7 @@ impl AdminBits {
 }
 
 /// HAProxy's operational state of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Running, or not checked.
@@ -428,7 +430,7 @@ impl ServerSeen {
 }
 
 /// The notification role of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyReport {
     /// The recipients that this node knows how to reach.
@@ -436,7 +438,7 @@ pub struct NotifyReport {
 }
 
 /// The document at `nodes/<node>/alive`, also as the Last Will.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alive {
     /// Who.
@@ -449,7 +451,7 @@ pub struct Alive {
 
 /// The document at `controllers/<id>/alive`, also as the Last Will; and what a controller says to
 /// itself at `marker/<id>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ControllerAlive {
     /// Who.
@@ -461,7 +463,7 @@ pub struct ControllerAlive {
 }
 
 /// What the controller knows about the presence of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Heard live within the limit.

@@ -8,7 +8,7 @@ use super::name::{AppName, ControllerId};
 
 /// Who commands an app. Ordered by number; an agent accepts one controller per number, and nothing
 /// below the highest number that it knows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Epoch {
     /// Grows with every claim of leadership.
@@ -18,7 +18,7 @@ pub struct Epoch {
 }
 
 /// Which assignment: the epoch it was made in, and a generation that grows per (node, app).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamp {
     /// Who made it.
@@ -47,7 +47,7 @@ pub struct Boot {
 }
 
 /// The document at `leader/<app>`: who leads. Agents answer a new one with a live report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leader {
     /// The app that is led.

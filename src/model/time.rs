@@ -39,7 +39,7 @@ impl fmt::Display for Wall {
 }
 
 /// The present, on both clocks; handed into the pure cores by whoever drives them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Now {
     /// To decide by.
     pub mono: Mono,

@@ -1,0 +1,377 @@
+//! What a history has shown until now: what whoever plans knows and has asked, and what is true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::By;
+use crate::model::{
+    AppName, AppReport, Assignment, Attempt, AttemptOutcome, BackendName, BackendSeen, CheckName,
+    ClusterName, DesiredCluster, Expect, LoadBalancer, NodeName, Order, Permit, Report, Revision,
+    RolloutId, ServerName, ServerReport, ServerSeen, Standing,
+};
+
+/// How much longer than its limit an attempt may be under way: its agent ends it, and then reports.
+const GRACE_MS: u64 = 30_000;
+
+/// A server at a load balancer.
+pub(super) type Spot = (NodeName, BackendName, ServerName);
+
+/// Attempts are counted for each of these.
+pub(super) type Tried = (RolloutId, Revision, String);
+
+/// What is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    pub app: AppName,
+    pub now_ms: u64,
+    pub desired: BTreeMap<ClusterName, (DesiredCluster, Standing)>,
+    pub heard: BTreeMap<NodeName, Arc<Report>>,
+    /// Heard live, and not lost since.
+    pub present: BTreeSet<NodeName>,
+    pub asked: BTreeMap<NodeName, Asked>,
+    /// The revision that a cluster was last seen to be at as a whole.
+    pub converged: BTreeMap<ClusterName, Revision>,
+    /// Rollouts in which something was permitted.
+    pub begun: BTreeSet<RolloutId>,
+    /// What failed on more nodes than tolerated.
+    pub rejected: BTreeMap<ClusterName, (Tried, String)>,
+
+    pub servers: BTreeMap<Spot, Server>,
+    pub services: BTreeMap<NodeName, Service>,
+    pub upgrading: BTreeMap<NodeName, Tried>,
+    pub attempts: BTreeMap<(NodeName, Tried), u32>,
+    /// Numbers facts, to tell what came first.
+    clock: u64,
+}
+
+/// What was last asked of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub assignment: Assignment,
+    pub at_ms: u64,
+    /// Per order to take out: the floor, and the servers that were heard ready when it was given.
+    pub basis: BTreeMap<(BackendName, ServerName), (usize, BTreeSet<ServerName>)>,
+}
+
+/// A server, in truth.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Server {
+    pub seen: ServerSeen,
+    pub by: By,
+    /// We keep it out; with what was there before.
+    pub ours: Option<crate::model::AdminBits>,
+}
+
+/// The service of a node, in truth.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Service {
+    pub runs: Option<Revision>,
+    /// What it ran when it was last taken out.
+    pub ran_before: Option<Revision>,
+    /// When it was last touched: taken out, upgraded, or its agent began anew.
+    pub touched: u64,
+    /// When each check was last started, and the start of its last OK.
+    checks: BTreeMap<CheckName, (u64, Option<u64>)>,
+}
+
+impl Known {
+    pub(super) fn new(app: AppName) -> Self {
+        Self {
+            app,
+            now_ms: 0,
+            desired: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            present: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            converged: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            rejected: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            services: BTreeMap::new(),
+            upgrading: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    // -- taking facts in
+
+    pub(super) fn desire(
+        &mut self,
+        cluster: ClusterName,
+        settings: DesiredCluster,
+        standing: Standing,
+    ) {
+        let stays = self.rejected.get(&cluster).is_some_and(|((_, revision, retry), _)| {
+            *revision == settings.revision && *retry == settings.retry
+        });
+        if !stays {
+            self.rejected.remove(&cluster);
+        }
+        self.desired.insert(cluster, (settings, standing));
+        self.note_convergence();
+    }
+
+    pub(super) fn hear(&mut self, report: Arc<Report>, live: bool) {
+        let node = report.node.clone();
+        if let Some(known) = self.heard.get(&node) {
+            let order = |report: &Report| (report.boot.started, report.sequence);
+            if order(&report) < order(known) {
+                return;
+            }
+        }
+        if live {
+            self.present.insert(node.clone());
+        }
+        // Agents carry what was asked of them; a controller that has lost its own memory goes by that.
+        if let Some(obeyed) = report.assignments.get(&self.app) {
+            let newer = self
+                .asked
+                .get(&node)
+                .is_none_or(|asked| asked.assignment.stamp < obeyed.assignment.stamp);
+            if newer {
+                let assignment = obeyed.assignment.clone();
+                let asked = Asked { assignment, at_ms: self.now_ms, basis: BTreeMap::new() };
+                self.asked.insert(node.clone(), asked);
+            }
+        }
+        self.heard.insert(node, report);
+        self.note_convergence();
+    }
+
+    pub(super) fn forget(&mut self, node: &NodeName) {
+        self.heard.remove(node);
+        self.present.remove(node);
+        self.asked.remove(node);
+    }
+
+    pub(super) fn runs(&mut self, node: NodeName, revision: Option<Revision>, by: By) {
+        let clock = self.tick();
+        let service = self.services.entry(node).or_default();
+        service.runs = revision;
+        match by {
+            By::Us => service.touched = clock,
+            By::Hand | By::Reload | By::Itself => {}
+        }
+    }
+
+    pub(super) fn check_started(&mut self, node: NodeName, check: CheckName) {
+        let clock = self.tick();
+        let checks = &mut self.services.entry(node).or_default().checks;
+        checks.entry(check).or_insert((0, None)).0 = clock;
+    }
+
+    pub(super) fn check_ended(&mut self, node: NodeName, check: CheckName, ok: bool) {
+        let checks = &mut self.services.entry(node).or_default().checks;
+        let entry = checks.entry(check).or_insert((0, None));
+        entry.1 = ok.then_some(entry.0);
+    }
+
+    pub(super) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Remembers which clusters are at their target as a whole: all members that are there, unless
+    /// held, say so. Weaker than what the planner asks for, so that it never knows more than we.
+    fn note_convergence(&mut self) {
+        let mut reached = Vec::new();
+        for (cluster, (settings, _)) in &self.desired {
+            let members = self.members(cluster);
+            let at_target = |name: &&NodeName| {
+                settings.hold.contains(*name)
+                    || !self.present.contains(*name)
+                    || self.revision(name) == Some(&settings.revision)
+            };
+            let some = members.iter().any(|name| self.present.contains(name));
+            let held = members.iter().all(|name| settings.hold.contains(name));
+            if (some || held) && members.iter().all(|name| at_target(&name)) {
+                reached.push((cluster.clone(), settings.revision.clone()));
+            }
+        }
+        self.converged.extend(reached);
+    }
+
+    // -- what is heard
+
+    /// The members that `cluster` alone claims.
+    pub(super) fn members(&self, cluster: &ClusterName) -> Vec<NodeName> {
+        let of = |name: &&NodeName| self.cluster_of(name).as_ref() == Some(cluster);
+        self.heard.keys().filter(of).cloned().collect()
+    }
+
+    /// The cluster that claims a node, if it is just one.
+    pub(super) fn cluster_of(&self, node: &NodeName) -> Option<ClusterName> {
+        let report = self.heard.get(node)?;
+        report.apps.get(&self.app)?;
+        let matching = |(_, (settings, _)): &(&ClusterName, &(DesiredCluster, Standing))| {
+            let listed = match &settings.expect {
+                Expect::Count(_) => true,
+                Expect::Nodes(names) => names.contains(node),
+            };
+            listed
+                && settings.select.iter().all(|(key, value)| report.facts.get(key) == Some(value))
+        };
+        let claims: Vec<_> = self.desired.iter().filter(matching).collect();
+        let standing: Vec<_> =
+            claims.iter().filter(|(_, (_, how))| *how != Standing::Vanished).collect();
+        match (claims.as_slice(), standing.as_slice()) {
+            ([(one, _)], _) | (_, [(one, _)]) => Some((*one).clone()),
+            ([], _) => {
+                // Whoever began work on it finishes it, whatever its facts say since.
+                let work = self.asked.get(node)?.assignment.work.as_ref()?;
+                Some(work.cluster.clone())
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn settings(&self, cluster: &ClusterName) -> Option<&DesiredCluster> {
+        self.desired.get(cluster).map(|(settings, _)| settings)
+    }
+
+    pub(super) fn balancing(&self, cluster: &ClusterName) -> Option<&LoadBalancer> {
+        self.settings(cluster)?.load_balancer.as_ref()
+    }
+
+    pub(super) fn app_report(&self, node: &NodeName) -> Option<&AppReport> {
+        self.heard.get(node)?.apps.get(&self.app)
+    }
+
+    pub(super) fn revision(&self, node: &NodeName) -> Option<&Revision> {
+        self.app_report(node)?.revision.known()
+    }
+
+    /// A node's server, and the cluster that it serves in.
+    pub(super) fn server_of(
+        &self,
+        node: &NodeName,
+    ) -> Option<(ClusterName, BackendName, ServerName)> {
+        let cluster = self.cluster_of(node)?;
+        let balancing = self.balancing(&cluster)?;
+        let server = balancing.server.render(node, &self.heard[node].facts).ok()?;
+        Some((cluster.clone(), balancing.backend.clone(), server))
+    }
+
+    /// The node behind a server.
+    pub(super) fn node_of(&self, backend: &BackendName, server: &ServerName) -> Option<NodeName> {
+        let is = |node: &&NodeName| {
+            self.server_of(node).is_some_and(|(_, b, s)| b == *backend && s == *server)
+        };
+        self.heard.keys().find(is).cloned()
+    }
+
+    /// Every load balancer that is known to have a backend, or listed for it.
+    pub(super) fn balancers(&self, backend: &BackendName) -> BTreeSet<NodeName> {
+        let has = |report: &Arc<Report>| {
+            report.balancer.as_ref().is_some_and(|b| b.backends.contains_key(backend))
+        };
+        let known = self.heard.iter().filter(|(_, report)| has(report)).map(|(name, _)| name);
+        let listed = self
+            .desired
+            .values()
+            .filter_map(|(settings, _)| settings.load_balancer.as_ref())
+            .filter(|balancing| balancing.backend == *backend)
+            .flat_map(|balancing| match &balancing.expect {
+                Expect::Nodes(names) => names.iter().collect::<Vec<_>>(),
+                Expect::Count(_) => Vec::new(),
+            });
+        known.chain(listed).cloned().collect()
+    }
+
+    /// A backend's servers as a load balancer last reported them; none if it could not read them.
+    pub(super) fn reported(
+        &self,
+        lb: &NodeName,
+        backend: &BackendName,
+    ) -> Option<&BTreeMap<ServerName, ServerReport>> {
+        match self.heard.get(lb)?.balancer.as_ref()?.backends.get(backend)? {
+            BackendSeen::Servers(servers) => Some(servers),
+            BackendSeen::Unknown(_) => None,
+        }
+    }
+
+    /// The floor of a backend with that many servers.
+    pub(super) fn floor(&self, backend: &BackendName, servers: usize) -> usize {
+        let all = self.desired.values().filter_map(|(settings, _)| settings.load_balancer.as_ref());
+        let of_backend = all.filter(|balancing| balancing.backend == *backend);
+        of_backend.map(|balancing| balancing.min_ready.floor_of(servers)).max().unwrap_or(0)
+    }
+
+    // -- what was asked
+
+    pub(super) fn order(
+        &self,
+        lb: &NodeName,
+        backend: &BackendName,
+        server: &ServerName,
+    ) -> Option<Order> {
+        let work = self.asked.get(lb)?.assignment.balance.get(backend)?;
+        work.servers.get(server).copied()
+    }
+
+    pub(super) fn permit(&self, node: &NodeName) -> Option<&Permit> {
+        permit_of(&self.asked.get(node)?.assignment)
+    }
+
+    /// Whether an attempt may be under way on a node: in truth, by its report, or because a permit that it
+    /// may still obey allows one. A node that is not there is counted for as long as an attempt lasts.
+    pub(super) fn may_upgrade(&self, node: &NodeName) -> bool {
+        if self.upgrading.contains_key(node) {
+            return true;
+        }
+        let attempt = self.app_report(node).and_then(|state| state.attempt.as_ref());
+        let open = |permit: Option<&Permit>| permit.is_some_and(|p| !is_spent(attempt, p));
+        let asked = self.asked.get(node);
+        let obeyed = self.heard.get(node).and_then(|report| report.assignments.get(&self.app));
+        let obeyed = obeyed.map(|obeyed| &obeyed.assignment);
+        let may = attempt.is_some_and(|a| a.outcome == AttemptOutcome::Running)
+            || open(self.permit(node))
+            || open(obeyed.and_then(permit_of));
+        let over = asked.is_some_and(|asked| {
+            let work = asked.assignment.work.as_ref();
+            let limit_ms = work.map_or(0, |work| work.upgrade_timeout_ms) + GRACE_MS;
+            self.now_ms.saturating_sub(asked.at_ms) > limit_ms
+        });
+        may && (self.present.contains(node) || !over)
+    }
+
+    // -- what is true
+
+    /// Whether every check of `wanted` was OK when it last ended, started since the service was last touched.
+    pub(super) fn unsettled(
+        &self,
+        node: &NodeName,
+        wanted: &BTreeSet<CheckName>,
+    ) -> Option<CheckName> {
+        let service = self.services.get(node);
+        let is_ok = |check: &&CheckName| {
+            let start = service.and_then(|s| s.checks.get(*check)).and_then(|(_, ok)| *ok);
+            start.is_some_and(|start| service.is_some_and(|s| start > s.touched))
+        };
+        wanted.iter().find(|check| !is_ok(check)).cloned()
+    }
+
+    /// Ready servers of a backend, in truth.
+    pub(super) fn ready(&self, lb: &NodeName, backend: &BackendName) -> usize {
+        let here = |((at, of, _), server): &(&Spot, &Server)| {
+            at == lb && of == backend && server.seen.is_ready()
+        };
+        self.servers.iter().filter(here).count()
+    }
+}
+
+pub(super) fn permit_of(assignment: &Assignment) -> Option<&Permit> {
+    assignment.work.as_ref()?.permit.as_ref()
+}
+
+/// The attempt that a permit allows, or a later one, is on record and has ended.
+fn is_spent(attempt: Option<&Attempt>, permit: &Permit) -> bool {
+    attempt.is_some_and(|a| {
+        a.rollout == permit.rollout
+            && a.revision == permit.revision
+            && a.retry == permit.retry
+            && a.attempt >= permit.attempt
+            && a.outcome != AttemptOutcome::Running
+    })
+}

@@ -1,0 +1,170 @@
+//! What was done, judged by what was true: invariants 1, 4 and 6, and, of what was done, 3 and 10.
+
+use super::known::{Server, Spot, Tried};
+use super::{By, Checker, Invariant};
+use crate::model::{AdminBits, BackendName, NodeName, Order, ServerName, ServerSeen};
+
+impl Checker {
+    /// A server came to be as `seen`.
+    pub(super) fn server(
+        &mut self,
+        lb: &NodeName,
+        backend: &BackendName,
+        name: &ServerName,
+        seen: &ServerSeen,
+        by: By,
+    ) {
+        let spot: Spot = (lb.clone(), backend.clone(), name.clone());
+        let before = self.known.servers.get(&spot).cloned();
+        let ours = self.ownership(&spot, before.as_ref(), seen, by);
+        // Whose doing the administrative state is; health comes and goes by itself.
+        let same = before.as_ref().filter(|before| before.seen.admin == seen.admin);
+        let now = Server { seen: seen.clone(), by: same.map_or(by, |before| before.by), ours };
+        self.known.servers.insert(spot.clone(), now);
+        let node = self.known.node_of(backend, name);
+        let was_out = before.as_ref().is_some_and(|b| b.seen.admin.is_out());
+        let was_ready = before.as_ref().is_some_and(|b| b.seen.is_ready());
+        if by == By::Us && was_ready && !seen.is_ready() {
+            self.floor(&spot);
+        }
+        let Some(node) = node else { return };
+        if by == By::Us && !was_out && seen.admin.is_out() {
+            let clock = self.known.tick();
+            let service = self.known.services.entry(node.clone()).or_default();
+            service.touched = clock;
+            service.ran_before = service.runs.clone();
+        }
+        if by == By::Us
+            && was_out
+            && !seen.admin.is_out()
+            && self.known.upgrading.contains_key(&node)
+        {
+            let happened = format!("{name} was put back at {lb}");
+            let forbidden_by = "an upgrade was running on it";
+            self.breach(Invariant::UpgradedOnlyWhileOut, &node, happened, forbidden_by);
+        }
+    }
+
+    /// Whether the maintenance is ours from now on, with what was there before; judges what we lift.
+    fn ownership(
+        &mut self,
+        spot: &Spot,
+        before: Option<&Server>,
+        seen: &ServerSeen,
+        by: By,
+    ) -> Option<AdminBits> {
+        let (lb, _, name) = spot;
+        let admin = before.map_or(AdminBits(0), |before| before.seen.admin);
+        let ours = before.and_then(|before| before.ours);
+        if admin == seen.admin {
+            return ours;
+        }
+        let forced = |bits: AdminBits| bits.is_forced_maintenance();
+        match by {
+            By::Us if !forced(admin) && forced(seen.admin) => return Some(ours.unwrap_or(admin)),
+            // Sessions end first: a drain on the way to maintenance.
+            By::Us if !forced(seen.admin) && !admin.is_drain() && seen.admin.is_drain() => {
+                return Some(ours.unwrap_or(admin));
+            }
+            By::Us => {}
+            // A hand that changes what we keep out wants what it has set.
+            By::Hand => return ours.map(|_| seen.admin).filter(|_| !seen.admin.is_clear()),
+            By::Reload | By::Itself => return ours,
+        }
+        let node = self.known.node_of(&spot.1, name).unwrap_or_else(|| lb.clone());
+        let happened = format!("{name} was brought from {} to {} at {lb}", admin.0, seen.admin.0);
+        match ours {
+            None => {
+                let forbidden_by = "we had not taken it out";
+                self.breach(Invariant::ForeignKept, &node, happened, forbidden_by);
+            }
+            Some(kept) => {
+                let lifted = forced(kept) && !forced(seen.admin);
+                let lost = kept.is_drain() && !seen.admin.is_out() && !seen.admin.is_drain();
+                if lifted || lost {
+                    let forbidden_by = format!("its bits before that were {}", kept.0);
+                    self.breach(Invariant::ForeignKept, &node, happened, forbidden_by);
+                }
+            }
+        }
+        None
+    }
+
+    /// A ready server was taken out: what is left is the floor, or more, but for what others took since the
+    /// order was given.
+    fn floor(&mut self, spot: &Spot) {
+        let (lb, backend, name) = spot;
+        let place = (backend.clone(), name.clone());
+        let Some((floor, basis)) = self.known.asked.get(lb).and_then(|a| a.basis.get(&place))
+        else {
+            return; // repeated after a restart, a reload, or a hand: nothing new is taken
+        };
+        let lost_otherwise = |server: &&ServerName| {
+            let spot = (lb.clone(), backend.clone(), (*server).clone());
+            let asked_out = self.known.order(lb, backend, server) == Some(Order::Out);
+            !asked_out && self.known.servers.get(&spot).is_some_and(|s| !s.seen.is_ready())
+        };
+        let lost = basis.iter().filter(lost_otherwise).count();
+        let (floor, ready) = (*floor, self.known.ready(lb, backend));
+        if ready + lost < floor {
+            let node = self.known.node_of(backend, name).unwrap_or_else(|| lb.clone());
+            let happened = format!("{name} was taken out, and {lb} has {ready} ready servers left");
+            let forbidden_by = format!("the floor is {floor}, and others took {lost}");
+            self.breach(Invariant::FloorKept, &node, happened, forbidden_by);
+        }
+    }
+
+    pub(super) fn upgrade_started(&mut self, node: &NodeName, tried: Tried, attempt: u32) {
+        let happened = format!("attempt {attempt} to bring {} started", tried.1);
+        self.started_out(node, &happened);
+        let clock = self.known.tick();
+        self.known.services.entry(node.clone()).or_default().touched = clock;
+        let made = self.known.attempts.entry((node.clone(), tried.clone())).or_default();
+        *made += 1;
+        let made = *made;
+        let cluster = self.known.cluster_of(node);
+        let settings = cluster.as_ref().and_then(|cluster| self.known.settings(cluster));
+        let tries = settings.map_or(u32::MAX, |settings| settings.rollout.tries);
+        if made > tries || attempt > tries {
+            let forbidden_by = format!("it is the {made}. one, and {tries} are allowed");
+            self.breach(Invariant::TriesBounded, node, &happened, forbidden_by);
+        }
+        if let Some(running) = self.known.upgrading.insert(node.clone(), tried) {
+            let forbidden_by = format!("one to bring {} was running", running.1);
+            self.breach(Invariant::BatchKept, node, &happened, forbidden_by);
+        }
+        let present = self.known.heard.values().filter(|r| r.apps.contains_key(&self.known.app));
+        let members = present.count();
+        let batches = self.known.desired.values().map(|(s, _)| s.rollout.batch.batch_of(members));
+        let batch = batches.max().unwrap_or(usize::MAX);
+        let running = self.known.upgrading.len();
+        if running > batch {
+            let forbidden_by = format!("{running} are running then, and the batch is {batch}");
+            self.breach(Invariant::BatchKept, node, &happened, forbidden_by);
+        }
+    }
+
+    /// Its server is out at every load balancer that has it, in truth, and is asked to be.
+    fn started_out(&mut self, node: &NodeName, happened: &str) {
+        let Some((_, backend, name)) = self.known.server_of(node) else { return };
+        let mut found = Vec::new();
+        for ((lb, of, server), truth) in &self.known.servers {
+            if *of != backend || *server != name {
+                continue;
+            }
+            let ours_to_answer_for = match truth.by {
+                // Somebody else has lifted it a moment ago, and nobody can know it yet.
+                By::Hand | By::Reload => false,
+                By::Us | By::Itself => true,
+            };
+            if !truth.seen.admin.is_out() && ours_to_answer_for {
+                found.push(format!("{lb} has it with the bits {}", truth.seen.admin.0));
+            } else if self.known.order(lb, &backend, &name) != Some(Order::Out) {
+                found.push(format!("it is not asked out at {lb} any more"));
+            }
+        }
+        for forbidden_by in found {
+            self.breach(Invariant::UpgradedOnlyWhileOut, node, happened, forbidden_by);
+        }
+    }
+}
