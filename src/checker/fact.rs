@@ -22,23 +22,24 @@ pub enum Fact {
         standing: Standing,
     },
     /// A report has arrived.
-    Heard {
-        /// What it says.
-        report: Arc<Report>,
-        /// It was not delivered as retained.
-        live: bool,
-    },
-    /// A node is departed, silent for too long, or speaks with two voices.
-    NotHeard {
+    Heard(Arc<Report>),
+    /// Whether a node may be taken to be there has changed: it was heard live within the limit, and nothing says
+    /// that it has gone or speaks with two voices.
+    Presence {
         /// Which.
         node: NodeName,
+        /// It may.
+        present: bool,
     },
+    /// An assignment was found on the bus: an earlier life gave it, or the broker shows it.
+    Found(Box<Assignment>),
     /// A node was forgotten on request.
     Forgotten {
         /// Which.
         node: NodeName,
     },
-    /// Whoever plans has started again: what was heard before proves nothing of the present.
+    /// Whoever plans has started again: what was heard before proves nothing of the present, and what was asked
+    /// is known as far as it is found.
     Restarted,
 
     // -- what was asked

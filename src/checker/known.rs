@@ -112,7 +112,7 @@ impl Known {
         self.note_convergence();
     }
 
-    pub(super) fn hear(&mut self, report: Arc<Report>, live: bool) {
+    pub(super) fn hear(&mut self, report: Arc<Report>) {
         let node = report.node.clone();
         if let Some(known) = self.heard.get(&node) {
             let order = |report: &Report| (report.boot.started, report.sequence);
@@ -120,23 +120,39 @@ impl Known {
                 return;
             }
         }
-        if live {
-            self.present.insert(node.clone());
-        }
         // Agents carry what was asked of them; a controller that has lost its own memory goes by that.
         if let Some(obeyed) = report.assignments.get(&self.app) {
-            let newer = self
-                .asked
-                .get(&node)
-                .is_none_or(|asked| asked.assignment.stamp < obeyed.assignment.stamp);
-            if newer {
-                let assignment = obeyed.assignment.clone();
-                let asked = Asked { assignment, at_ms: self.now_ms, basis: BTreeMap::new() };
-                self.asked.insert(node.clone(), asked);
-            }
+            let assignment = obeyed.assignment.clone();
+            self.find(&assignment);
         }
         self.heard.insert(node, report);
         self.note_convergence();
+    }
+
+    pub(super) fn presence(&mut self, node: NodeName, present: bool) {
+        if present {
+            self.present.insert(node);
+        } else {
+            self.present.remove(&node);
+        }
+        self.note_convergence();
+    }
+
+    pub(super) fn find(&mut self, assignment: &Assignment) {
+        if assignment.app != self.app {
+            return;
+        }
+        let asked = self.asked.get(&assignment.node);
+        if asked.is_none_or(|asked| asked.assignment.stamp < assignment.stamp) {
+            let (assignment, at_ms) = (assignment.clone(), self.now_ms);
+            let asked = Asked { assignment, at_ms, basis: BTreeMap::new() };
+            self.asked.insert(asked.assignment.node.clone(), asked);
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.present.clear();
+        self.asked.clear();
     }
 
     pub(super) fn forget(&mut self, node: &NodeName) {

@@ -132,10 +132,11 @@ impl Checker {
             Fact::Desired { cluster, settings, standing } => {
                 self.known.desire(cluster, *settings, standing);
             }
-            Fact::Heard { report, live } => self.known.hear(report, live),
-            Fact::NotHeard { node } => drop(self.known.present.remove(&node)),
+            Fact::Heard(report) => self.known.hear(report),
+            Fact::Presence { node, present } => self.known.presence(node, present),
+            Fact::Found(assignment) => self.known.find(&assignment),
             Fact::Forgotten { node } => self.known.forget(&node),
-            Fact::Restarted => self.known.present.clear(),
+            Fact::Restarted => self.known.restart(),
             Fact::Planned(assignments) => self.planned(&assignments),
             Fact::Server { lb, backend, server, seen, by } => {
                 self.server(&lb, &backend, &server, &seen, by);
