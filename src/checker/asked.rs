@@ -23,10 +23,19 @@ struct NewOrder<'p> {
 
 impl Checker {
     /// One plan.
-    pub(super) fn planned(&mut self, plan: &BTreeMap<NodeName, Assignment>) {
-        self.quiet(plan);
-        let orders = self.new_orders(plan);
-        let permits = self.new_permits(plan);
+    pub(super) fn planned(&mut self, given: &BTreeMap<NodeName, Assignment>) {
+        self.known.note_convergence();
+        // What is only said again, since the broker has lost it, is nothing new.
+        let is_new = |node: &NodeName, assignment: &Assignment| {
+            self.known.asked.get(node).is_none_or(|asked| asked.assignment != *assignment)
+        };
+        let news = given.iter().filter(|(node, assignment)| is_new(node, assignment));
+        let given: BTreeMap<NodeName, Assignment> =
+            news.map(|(node, assignment)| (node.clone(), assignment.clone())).collect();
+        let given = &given;
+        self.quiet(given);
+        let orders = self.new_orders(given);
+        let permits = self.new_permits(given);
         for order in &orders {
             match order.order {
                 Order::Out => self.taken_out(order),
@@ -38,13 +47,13 @@ impl Checker {
         for (node, permit) in &permits {
             self.permitted(node, permit, permits.len());
         }
-        self.paused_settles(plan);
-        self.remember(plan, &orders, &permits);
+        self.paused_settles(given);
+        self.remember(given, &orders, &permits);
     }
 
-    fn new_orders<'p>(&self, plan: &'p BTreeMap<NodeName, Assignment>) -> Vec<NewOrder<'p>> {
+    fn new_orders<'p>(&self, given: &'p BTreeMap<NodeName, Assignment>) -> Vec<NewOrder<'p>> {
         let mut found = Vec::new();
-        for (lb, assignment) in plan {
+        for (lb, assignment) in given {
             for (backend, work) in &assignment.balance {
                 for (server, order) in &work.servers {
                     let before = self.known.order(lb, backend, server);
@@ -60,22 +69,22 @@ impl Checker {
 
     fn new_permits<'p>(
         &self,
-        plan: &'p BTreeMap<NodeName, Assignment>,
+        given: &'p BTreeMap<NodeName, Assignment>,
     ) -> Vec<(&'p NodeName, &'p Permit)> {
-        let permits = plan.iter().filter_map(|(node, a)| Some((node, permit_of(a)?)));
+        let permits = given.iter().filter_map(|(node, a)| Some((node, permit_of(a)?)));
         permits.filter(|(node, permit)| self.known.permit(node) != Some(*permit)).collect()
     }
 
     fn remember(
         &mut self,
-        plan: &BTreeMap<NodeName, Assignment>,
+        given: &BTreeMap<NodeName, Assignment>,
         orders: &[NewOrder<'_>],
         permits: &[(&NodeName, &Permit)],
     ) {
         for (_, permit) in permits {
             self.known.begun.insert(permit.rollout.clone());
         }
-        for (node, assignment) in plan {
+        for (node, assignment) in given {
             let mut basis =
                 self.known.asked.remove(node).map(|asked| asked.basis).unwrap_or_default();
             for order in orders.iter().filter(|order| order.lb == node) {
@@ -89,6 +98,8 @@ impl Checker {
                         let ready =
                             servers.into_iter().flatten().filter(|(_, s)| s.seen.is_ready());
                         let ready: BTreeSet<ServerName> = ready.map(|(n, _)| n.clone()).collect();
+                        let (backend, server) = place.clone();
+                        self.known.taking_out.insert((node.clone(), backend, server));
                         basis.insert(place, (floor, ready));
                     }
                 }
@@ -102,8 +113,8 @@ impl Checker {
     // -- 7
 
     /// Nothing is asked where everything is as it should be, and nothing is left of how it came to be.
-    fn quiet(&mut self, plan: &BTreeMap<NodeName, Assignment>) {
-        let Some((node, assignment)) = plan.iter().next() else { return };
+    fn quiet(&mut self, given: &BTreeMap<NodeName, Assignment>) {
+        let Some((node, assignment)) = given.iter().next() else { return };
         let clusters: Vec<ClusterName> = self.known.desired.keys().cloned().collect();
         let at_rest = clusters.iter().all(|cluster| self.is_at_rest(cluster))
             && self.known.asked.values().all(|asked| is_rest(&asked.assignment))
@@ -129,20 +140,7 @@ impl Checker {
             && members.iter().all(|node| {
                 self.known.present.contains(node)
                     && self.known.revision(node) == Some(&settings.revision)
-                    && self.is_in_service(node)
-            })
-    }
-
-    fn is_in_service(&self, node: &NodeName) -> bool {
-        let Some((_, backend, server)) = self.known.server_of(node) else {
-            return self.known.cluster_of(node).is_some_and(|c| self.known.balancing(&c).is_none());
-        };
-        let balancers = self.known.balancers(&backend);
-        !balancers.is_empty()
-            && balancers.iter().all(|lb| {
-                let reported = self.known.reported(lb, &backend).and_then(|s| s.get(&server));
-                self.known.present.contains(lb)
-                    && reported.is_some_and(|r| r.seen.is_in_service() && r.owned.is_none())
+                    && self.known.is_in_service(node)
             })
     }
 
@@ -239,7 +237,7 @@ impl Checker {
     fn heard_all(&mut self, node: &NodeName, cluster: &ClusterName, happened: &str) {
         let Some(settings) = self.known.settings(cluster) else { return };
         let mut found = Vec::new();
-        let missing = self.missing(cluster);
+        let missing = self.known.missing(cluster);
         let tolerated = settings.rollout.max_missing as usize;
         if missing > tolerated {
             found.push(format!("{missing} expected nodes are silent, and {tolerated} may be"));
@@ -265,25 +263,6 @@ impl Checker {
         }
         for forbidden_by in found {
             self.breach(Invariant::SilenceBlocks, node, happened, forbidden_by);
-        }
-    }
-
-    fn missing(&self, cluster: &ClusterName) -> usize {
-        let Some(settings) = self.known.settings(cluster) else { return 0 };
-        let members = self.known.members(cluster);
-        let fine =
-            |node: &&NodeName| settings.hold.contains(*node) || self.known.present.contains(*node);
-        match &settings.expect {
-            Expect::Count(count) => {
-                let there = members.iter().filter(|node| fine(node)).count();
-                (*count as usize).saturating_sub(there)
-            }
-            Expect::Nodes(names) => {
-                let there = |node: &&NodeName| {
-                    settings.hold.contains(*node) || (members.contains(node) && fine(node))
-                };
-                names.len() - names.iter().filter(there).count()
-            }
         }
     }
 
@@ -437,8 +416,8 @@ impl Checker {
     }
 
     /// Nothing new is asked of the nodes of a paused cluster, but that a permit is withdrawn.
-    fn paused_settles(&mut self, plan: &BTreeMap<NodeName, Assignment>) {
-        for (node, assignment) in plan {
+    fn paused_settles(&mut self, given: &BTreeMap<NodeName, Assignment>) {
+        for (node, assignment) in given {
             let Some(work) = &assignment.work else { continue };
             let old = self.known.asked.get(node).and_then(|asked| asked.assignment.work.as_ref());
             if work.settle.is_some() && old.and_then(|w| w.settle.as_ref()) != work.settle.as_ref()

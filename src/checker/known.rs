@@ -36,10 +36,14 @@ pub(super) struct Known {
     /// What failed on more nodes than tolerated.
     pub rejected: BTreeMap<ClusterName, (Tried, String)>,
 
+    /// Orders to take out that were not seen to be followed yet.
+    pub taking_out: BTreeSet<Spot>,
     pub servers: BTreeMap<Spot, Server>,
     pub services: BTreeMap<NodeName, Service>,
     pub upgrading: BTreeMap<NodeName, Tried>,
     pub attempts: BTreeMap<(NodeName, Tried), u32>,
+    /// Something has changed since it was last looked who has converged.
+    changed: bool,
     /// Numbers facts, to tell what came first.
     clock: u64,
 }
@@ -86,10 +90,12 @@ impl Known {
             converged: BTreeMap::new(),
             begun: BTreeSet::new(),
             rejected: BTreeMap::new(),
+            taking_out: BTreeSet::new(),
             servers: BTreeMap::new(),
             services: BTreeMap::new(),
             upgrading: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            changed: false,
             clock: 0,
         }
     }
@@ -102,6 +108,7 @@ impl Known {
         settings: DesiredCluster,
         standing: Standing,
     ) {
+        self.note_convergence();
         let stays = self.rejected.get(&cluster).is_some_and(|((_, revision, retry), _)| {
             *revision == settings.revision && *retry == settings.retry
         });
@@ -109,7 +116,7 @@ impl Known {
             self.rejected.remove(&cluster);
         }
         self.desired.insert(cluster, (settings, standing));
-        self.note_convergence();
+        self.changed = true;
     }
 
     pub(super) fn hear(&mut self, report: Arc<Report>) {
@@ -125,17 +132,23 @@ impl Known {
             let assignment = obeyed.assignment.clone();
             self.find(&assignment);
         }
+        let revision = report.apps.get(&self.app).map(|state| &state.revision);
+        let same = self.app_report(&node).map(|state| &state.revision) == revision;
+        if !same || report.balancer.is_some() {
+            self.note_convergence();
+            self.changed = true;
+        }
         self.heard.insert(node, report);
-        self.note_convergence();
     }
 
     pub(super) fn presence(&mut self, node: NodeName, present: bool) {
+        self.note_convergence();
+        self.changed = true;
         if present {
             self.present.insert(node);
         } else {
             self.present.remove(&node);
         }
-        self.note_convergence();
     }
 
     pub(super) fn find(&mut self, assignment: &Assignment) {
@@ -188,20 +201,22 @@ impl Known {
         self.clock
     }
 
-    /// Remembers which clusters are at their target as a whole: all members that are there, unless
-    /// held, say so. Weaker than what the planner asks for, so that it never knows more than we.
-    fn note_convergence(&mut self) {
+    /// Remembers which clusters are at their target as a whole: as many members as must be there are, and every one
+    /// that is, unless held, runs it and is in service.
+    /// Whatever changes that is called first, so that no moment is missed.
+    pub(super) fn note_convergence(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
         let mut reached = Vec::new();
         for (cluster, (settings, _)) in &self.desired {
-            let members = self.members(cluster);
-            let at_target = |name: &&NodeName| {
-                settings.hold.contains(*name)
-                    || !self.present.contains(*name)
-                    || self.revision(name) == Some(&settings.revision)
+            let fine = |name: &NodeName| {
+                settings.hold.contains(name)
+                    || !self.present.contains(name)
+                    || self.revision(name) == Some(&settings.revision) && self.is_in_service(name)
             };
-            let some = members.iter().any(|name| self.present.contains(name));
-            let held = members.iter().all(|name| settings.hold.contains(name));
-            if (some || held) && members.iter().all(|name| at_target(&name)) {
+            let tolerated = settings.rollout.max_missing as usize;
+            if self.missing(cluster) <= tolerated && self.members(cluster).iter().all(fine) {
                 reached.push((cluster.clone(), settings.revision.clone()));
             }
         }
@@ -275,6 +290,39 @@ impl Known {
             self.server_of(node).is_some_and(|(_, b, s)| b == *backend && s == *server)
         };
         self.heard.keys().find(is).cloned()
+    }
+
+    /// It is in service at every load balancer, by what they report, and nothing of it is ours.
+    pub(super) fn is_in_service(&self, node: &NodeName) -> bool {
+        let Some((_, backend, server)) = self.server_of(node) else {
+            return self.cluster_of(node).is_some_and(|c| self.balancing(&c).is_none());
+        };
+        let balancers = self.balancers(&backend);
+        !balancers.is_empty()
+            && balancers.iter().all(|lb| {
+                let reported = self.reported(lb, &backend).and_then(|s| s.get(&server));
+                self.present.contains(lb)
+                    && reported.is_some_and(|r| r.seen.is_in_service() && r.owned.is_none())
+            })
+    }
+
+    /// Expected members that are not there, nor held.
+    pub(super) fn missing(&self, cluster: &ClusterName) -> usize {
+        let Some(settings) = self.settings(cluster) else { return 0 };
+        let members = self.members(cluster);
+        let fine = |node: &NodeName| settings.hold.contains(node) || self.present.contains(node);
+        match &settings.expect {
+            Expect::Count(count) => {
+                let there = members.iter().filter(|node| fine(node)).count();
+                (*count as usize).saturating_sub(there)
+            }
+            Expect::Nodes(names) => {
+                let there = |node: &&NodeName| {
+                    settings.hold.contains(*node) || (members.contains(node) && fine(node))
+                };
+                names.len() - names.iter().filter(there).count()
+            }
+        }
     }
 
     /// Every load balancer that is known to have a backend, or listed for it.

@@ -28,7 +28,8 @@ impl Checker {
             self.floor(&spot);
         }
         let Some(node) = node else { return };
-        if by == By::Us && !was_out && seen.admin.is_out() {
+        // What is only said again, after a reload or a hand, is no new taking out.
+        if by == By::Us && !was_out && seen.admin.is_out() && self.known.taking_out.remove(&spot) {
             let clock = self.known.tick();
             let service = self.known.services.entry(node.clone()).or_default();
             service.touched = clock;
@@ -63,7 +64,7 @@ impl Checker {
         match by {
             By::Us if !forced(admin) && forced(seen.admin) => return Some(ours.unwrap_or(admin)),
             // Sessions end first: a drain on the way to maintenance.
-            By::Us if !forced(seen.admin) && !admin.is_drain() && seen.admin.is_drain() => {
+            By::Us if !forced(admin) && !admin.is_drain() && seen.admin.is_drain() => {
                 return Some(ours.unwrap_or(admin));
             }
             By::Us => {}
