@@ -58,6 +58,13 @@ impl Post {
         }
     }
 
+    /// The broker is there again: what was handed out meanwhile is only now on its way.
+    pub fn listed(&mut self, now: Mono) {
+        for handed in self.handed.values_mut() {
+            handed.at = now;
+        }
+    }
+
     /// Takes over what an earlier controller handed out; says whether it is what we hold.
     pub fn adopt(&mut self, now: Mono, node: &NodeName, mailbox: Mailbox) -> bool {
         if self.mailboxes.get(node) == Some(&mailbox) {

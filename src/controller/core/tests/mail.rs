@@ -87,6 +87,18 @@ fn silence_moves_it_and_so_does_death() {
 }
 
 #[test]
+fn while_the_broker_is_away_nobody_is_late() {
+    let (mut bench, server, key) = with_message();
+    bench.step(Input::Disconnected);
+    bench.wait(60);
+    bench.connect();
+    bench.settle();
+    assert_eq!(bench.mail(), [(server.clone(), key)]);
+    bench.wait(21);
+    assert_ne!(bench.mail()[0].0, server);
+}
+
+#[test]
 fn a_restart_leaves_the_message_where_it_is() {
     for disk in [true, false] {
         let (mut bench, server, key) = with_message();
