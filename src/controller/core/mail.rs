@@ -128,9 +128,9 @@ impl Core {
     fn hand_out(&mut self, now: Now, message: &Message, effects: &mut Vec<Effect>) -> Option<Mono> {
         let mut tried = BTreeSet::new();
         if let Some(handed) = self.post.handed.get(&message.key) {
-            let there = self.is_present(now, &handed.to);
             let late_at = handed.at.plus_ms(RECEIPT_MS);
-            if there && now.mono < late_at && !handed.tried.contains(&handed.to) {
+            // One that has departed may have delivered it, and come back to say so.
+            if now.mono < late_at && !handed.tried.contains(&handed.to) {
                 return Some(late_at);
             }
             tried = handed.tried.clone();
