@@ -44,6 +44,8 @@ pub(super) struct Balancer {
     dump_at: Option<Mono>,
     dump_failed: bool,
     attempts: BTreeMap<Place, Try>,
+    /// Taken for ours in this life, and no maintenance has been set since.
+    unset: BTreeSet<Place>,
     /// When the drains that have begun end.
     drains: BTreeMap<Place, Mono>,
     /// The next of them.
@@ -111,6 +113,7 @@ impl Balancer {
             dump_at: None,
             dump_failed: false,
             attempts: BTreeMap::new(),
+            unset: BTreeSet::new(),
             drains: BTreeMap::new(),
             drain_ends: None,
             refusals: BTreeMap::new(),
@@ -342,13 +345,18 @@ impl Balancer {
     /// together with the assignment that orders it.
     fn record(&mut self, step: &mut Step) {
         let Some(observed) = self.fresh() else { return };
+        let mut taken = BTreeSet::new();
         for (place, ordered) in collect(step.disk.memory()) {
             // A change of the record can lead to another: an order in the first, its state in the second.
             for _ in 0..2 {
                 let holding = step.disk.memory().holding(&place.0, &place.1);
-                match need(&ordered, holding, observed.server(&place), observed.process) {
+                let unset = self.unset.contains(&place);
+                match need(&ordered, holding, observed.server(&place), observed.process, unset) {
                     Need::Record(new) => {
                         let before = holding.map(|holding| holding.owned.before);
+                        if before.is_none() {
+                            taken.insert(place.clone());
+                        }
                         log_record(step, &place, before, &new);
                         let backend = step.disk.change().owned.entry(place.0.clone()).or_default();
                         backend.insert(place.1.clone(), new);
@@ -360,6 +368,9 @@ impl Balancer {
                 }
             }
         }
+        self.unset.extend(taken);
+        let memory = step.disk.memory();
+        self.unset.retain(|place| memory.holding(&place.0, &place.1).is_some());
     }
 
     /// Finds out what is to be set, what is refused, and what is done.
@@ -390,7 +401,8 @@ impl Balancer {
                     // Nothing is put back for as long as it takes to write that it is not to be.
                     Some(Order::Out) if ordered.order == Order::In => View::Unrecorded,
                     Some(Order::Out | Order::In) | None => {
-                        view(step, &written, observed, &place, &ordered)
+                        let unset = self.unset.contains(&place);
+                        view(step, &written, observed, &place, &ordered, unset)
                     }
                 };
                 (place, ordered, view)
@@ -479,6 +491,9 @@ impl Balancer {
         let now = step.now.mono;
         let (asking, effect) = if !self.to_set.is_empty() {
             let commands = std::mem::take(&mut self.to_set);
+            for command in commands.iter().filter(|command| command.state == SetState::Maint) {
+                self.unset.remove(&(command.backend.clone(), command.server.clone()));
+            }
             (Asking::Set(commands.clone()), Effect::SetBalancer(commands))
         } else if now >= self.read_at {
             self.sequence += 1;
@@ -516,6 +531,7 @@ fn view(
     observed: &Observed,
     place: &Place,
     ordered: &Ordered,
+    unset: bool,
 ) -> View {
     let holding = step.disk.memory().holding(&place.0, &place.1);
     let seen = observed.server(place);
@@ -529,7 +545,7 @@ fn view(
     }
     let on_disk = written.holding(&place.0, &place.1).map(|holding| &holding.owned)
         == holding.map(|holding| &holding.owned);
-    match need(ordered, holding, seen, observed.process) {
+    match need(ordered, holding, seen, observed.process, unset) {
         // Nothing is ours any more; that it is on disk still does no harm.
         Need::Nothing if ordered.order == Order::In || on_disk => View::AsOrdered,
         Need::Set(state) if ordered.order == Order::In || on_disk => View::Set(state),
@@ -550,7 +566,7 @@ fn log_record(
     match before {
         None => step.log(Note::Owns { backend, server, owned: new.owned.clone() }),
         Some(before) if before != new.owned.before => {
-            step.log(Note::LiftedByHand { backend, server });
+            step.log(Note::ChangedByHand { backend, server });
         }
         Some(_) => {}
     }

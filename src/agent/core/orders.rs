@@ -60,12 +60,13 @@ pub(super) enum Need {
 }
 
 /// What the server needs. `seen` is none if HAProxy does not have it, which leaves nothing to keep
-/// out or to restore.
+/// out or to restore. `unset`: the record is of this life, and no maintenance has been set since.
 pub(super) fn need(
     ordered: &Ordered,
     holding: Option<&Holding>,
     seen: Option<&ServerSeen>,
     process: ProcessId,
+    unset: bool,
 ) -> Need {
     match (ordered.order, holding, seen) {
         (Order::Out, None, Some(seen)) => Need::Record(Holding {
@@ -73,21 +74,29 @@ pub(super) fn need(
             process: Some(process.0),
             draining: ordered.drain_ms > 0 && !seen.admin.is_out(),
         }),
-        (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process),
+        (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process, unset),
         (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process),
         (Order::In, Some(_), None) => Need::Disown,
         (Order::In, None, _) | (Order::Out, _, None) => Need::Nothing,
     }
 }
 
-fn keep_out(ordered: &Ordered, holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
+fn keep_out(
+    ordered: &Ordered,
+    holding: &Holding,
+    seen: &ServerSeen,
+    process: ProcessId,
+    unset: bool,
+) -> Need {
     let same_process = holding.process == Some(process.0);
     if seen.admin.is_forced_maintenance() {
-        if same_process && !holding.draining {
+        // Before we have set it, it is somebody else's, who has been quicker.
+        let before = if unset { seen.admin } else { holding.owned.before };
+        if same_process && !holding.draining && before == holding.owned.before {
             return Need::Nothing;
         }
-        let process = Some(process.0);
-        return Need::Record(Holding { process, draining: false, ..holding.clone() });
+        let owned = Owned { before, ..holding.owned.clone() };
+        return Need::Record(Holding { owned, process: Some(process.0), draining: false });
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
     // A new process has read its configuration, and nobody has wanted anything.
