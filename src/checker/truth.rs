@@ -54,13 +54,17 @@ impl Checker {
         seen: &ServerSeen,
         by: By,
     ) -> Option<AdminBits> {
-        let (lb, _, name) = spot;
+        let (lb, backend, name) = spot;
         let admin = before.map_or(AdminBits(0), |before| before.seen.admin);
-        let ours = before.and_then(|before| before.ours);
+        let forced = |bits: AdminBits| bits.is_forced_maintenance();
+        // What a hand or a reload has lifted is ours for as long as it is asked out.
+        let lasts = forced(admin)
+            || admin.is_drain()
+            || self.known.order(lb, backend, name) == Some(Order::Out);
+        let ours = before.and_then(|before| before.ours).filter(|_| lasts);
         if admin == seen.admin {
             return ours;
         }
-        let forced = |bits: AdminBits| bits.is_forced_maintenance();
         match by {
             By::Us if !forced(admin) && forced(seen.admin) => return Some(ours.unwrap_or(admin)),
             // Sessions end first: a drain on the way to maintenance.
@@ -68,8 +72,10 @@ impl Checker {
                 return Some(ours.unwrap_or(admin));
             }
             By::Us => {}
-            // A hand that changes what we keep out wants what it has set.
-            By::Hand => return ours.map(|_| seen.admin).filter(|_| !seen.admin.is_clear()),
+            // A hand that changes what we keep out wants what it has set, but its maintenance looks
+            // as ours does.
+            By::Hand if forced(seen.admin) => return ours,
+            By::Hand => return ours.map(|_| seen.admin),
             By::Reload | By::Itself => return ours,
         }
         let node = self.known.node_of(&spot.1, name).unwrap_or_else(|| lb.clone());
