@@ -88,6 +88,10 @@ impl Node {
         matches!(self.upgrade, Some(Upgrade::Running { .. }))
     }
 
+    fn runs_upgrade_of(&self, app: &AppName) -> bool {
+        matches!(&self.upgrade, Some(Upgrade::Running { app: running, .. }) if running == app)
+    }
+
     pub(super) fn revision_read(
         &mut self,
         step: &Step,
@@ -310,7 +314,12 @@ impl Node {
     }
 
     fn settle(&mut self, step: &mut Step, app: &AppName) {
+        let upgrading = self.runs_upgrade_of(app);
         let Some(state) = self.apps.get_mut(app) else { return };
+        if upgrading {
+            state.settle.lapse(step, app);
+            return;
+        }
         let written = step.disk.written();
         let work: Option<&NodeWork> =
             written.assignments.get(app).and_then(|assignment| assignment.work.as_ref());
