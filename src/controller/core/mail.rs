@@ -1,14 +1,15 @@
 //! Messages to people, handed to notification servers until there is a receipt.
 //!
 //! Every message without a receipt lies in a ledger. Here it is only decided which live server has
-//! it now; that is lost with the process, and found again in the retained mailboxes.
+//! it now; that is lost with the process, and found again in the retained mailboxes. Where these are lost, too,
+//! somebody may have delivered it, and is given the time to say so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bus::topics::Topic;
 use crate::model::{
-    AppName, ClusterName, EventKind, Mailbox, Message, MessageKey, Mono, NodeName, Now, Presence,
-    Receipt, ReceiptOutcome,
+    AppName, ClusterLedger, ClusterName, EventKind, Mailbox, Message, MessageKey, Mono, NodeName,
+    Now, Presence, Receipt, ReceiptOutcome,
 };
 
 use super::{Core, Effect, Publication, earliest, publish};
@@ -25,6 +26,8 @@ pub(super) struct Post {
     /// Receipts that have arrived and are not dealt with.
     pub receipts: BTreeMap<MessageKey, Receipt>,
     handed: BTreeMap<MessageKey, Handed>,
+    /// Messages that were in a ledger already when its app was claimed, and when that was.
+    inherited: BTreeMap<MessageKey, Mono>,
     /// Receipts that this round has taken into ledgers.
     taken: Vec<(AppName, Receipt)>,
     /// What to go back to if the disk does not take a ledger of this round.
@@ -58,6 +61,11 @@ impl Post {
         }
     }
 
+    /// Takes over messages of an earlier life, which may have handed them out.
+    pub fn inherit(&mut self, now: Mono, ledger: &ClusterLedger) {
+        self.inherited.extend(ledger.messages.keys().map(|key| (key.clone(), now)));
+    }
+
     /// Takes over what an earlier controller handed out; says whether it is what we hold.
     pub fn adopt(&mut self, now: Mono, node: &NodeName, mailbox: Mailbox) -> bool {
         if self.mailboxes.get(node) == Some(&mailbox) {
@@ -83,6 +91,7 @@ impl Core {
         let mut effects = self.settle_receipts(now);
         let pending = self.pending();
         self.post.handed.retain(|key, _| pending.contains_key(key));
+        self.post.inherited.retain(|key, _| pending.contains_key(key));
         let mut due = None;
         let unsettled: Vec<&Message> = pending
             .values()
@@ -121,13 +130,22 @@ impl Core {
     fn hand_out(&mut self, now: Now, message: &Message, effects: &mut Vec<Effect>) -> Option<Mono> {
         let mut tried = BTreeSet::new();
         if let Some(handed) = self.post.handed.get(&message.key) {
-            let there = self.is_present(now, &handed.to);
+            // One that is not heard yet, after a restart, may be at it.
+            let there = match self.presence(now, &handed.to) {
+                Presence::Present | Presence::Unknown => true,
+                Presence::Departed | Presence::Duplicate => false,
+            };
             let late_at = handed.at.plus_ms(RECEIPT_MS);
             if there && now.mono < late_at && !handed.tried.contains(&handed.to) {
                 return Some(late_at);
             }
             tried = handed.tried.clone();
             tried.insert(handed.to.clone());
+        } else if let Some(since) = self.post.inherited.get(&message.key) {
+            let late_at = since.plus_ms(RECEIPT_MS);
+            if now.mono < late_at {
+                return Some(late_at);
+            }
         }
         let servers = self.servers_for(now, message);
         let load =
@@ -150,8 +168,8 @@ impl Core {
         Some(now.mono.plus_ms(RECEIPT_MS))
     }
 
-    fn is_present(&self, now: Now, node: &NodeName) -> bool {
-        self.nodes.get(node).is_some_and(|n| n.presence(now.mono) == Presence::Present)
+    fn presence(&self, now: Now, node: &NodeName) -> Presence {
+        self.nodes.get(node).map_or(Presence::Unknown, |node| node.presence(now.mono))
     }
 
     /// Live servers that know the recipients; or, if none knows all, those that know any.
@@ -164,7 +182,7 @@ impl Core {
         let live: Vec<(NodeName, usize)> = self
             .nodes
             .keys()
-            .filter(|name| self.is_present(now, name))
+            .filter(|name| self.presence(now, name) == Presence::Present)
             .filter_map(|name| known(name).map(|count| (name.clone(), count)))
             .filter(|(_, count)| *count > 0)
             .collect();
