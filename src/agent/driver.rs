@@ -272,6 +272,7 @@ impl Driver {
                 });
             }
             Effect::ReadRevision { app, read } => self.read_revision(app, read),
+            Effect::AwaitEarlier { app } => self.await_earlier(app),
             Effect::StartUpgrade { app, revision, timeout_ms } => {
                 self.start_upgrade(app, revision, timeout_ms);
             }
@@ -292,6 +293,14 @@ impl Driver {
         self.tasks.spawn(async move {
             let seen = adapter.revision().await;
             Event::RevisionRead { app, read, seen }
+        });
+    }
+
+    fn await_earlier(&mut self, app: AppName) {
+        let Some(adapter) = self.roles.apps.get(&app).cloned() else { return };
+        self.tasks.spawn(async move {
+            adapter.left_alone().await;
+            Event::EarlierEnded { app }
         });
     }
 

@@ -31,6 +31,9 @@ pub(super) fn log(note: &Note) {
             info!(%app, %revision, attempt, "upgrade starts");
         }
         Note::UpgradeEnded { app, attempt } => log_attempt(app, attempt),
+        Note::AwaitsEarlier { app } => {
+            warn!(%app, "an upgrade was running when the agent last ended; waiting until its command has ended");
+        }
         Note::Interrupted { app, revision, attempt } => {
             warn!(%app, %revision, attempt, "upgrade was interrupted by the end of the agent");
         }

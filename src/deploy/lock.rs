@@ -38,6 +38,12 @@ pub(super) enum LockError {
 impl Lock {
     /// Waits for the lock at `path`, until `until` at most.
     pub(super) async fn obtain(path: &Path, until: Instant) -> Result<Lock, LockError> {
+        let held = |_| Err(LockError::Held { path: path.to_owned() });
+        timeout_at(until, Lock::wait(path)).await.unwrap_or_else(held)
+    }
+
+    /// Waits for the lock at `path`, for as long as that takes.
+    pub(super) async fn wait(path: &Path) -> Result<Lock, LockError> {
         let failed = |source| LockError::Open { path: path.to_owned(), source };
         let file = open(path).map_err(failed)?;
         match file.try_lock() {
@@ -45,11 +51,11 @@ impl Lock {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
             Err(TryLockError::WouldBlock) => {}
         }
-        match timeout_at(until, wait(file)).await {
-            Ok(Ok(Ok(file))) => Ok(Lock { file }),
-            Ok(Ok(Err(source))) => Err(failed(source)),
+        match wait(file).await {
+            Ok(Ok(file)) => Ok(Lock { file }),
+            Ok(Err(source)) => Err(failed(source)),
             // The waiting thread has gone without a word: as if it had not got it.
-            Ok(Err(_)) | Err(_) => Err(LockError::Held { path: path.to_owned() }),
+            Err(_) => Err(LockError::Held { path: path.to_owned() }),
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::command::{Apart, Command, Ended, RunError, TAIL_BYTES_MAX, chain};
 use crate::model::{AppName, AttemptFailure, Revision, RevisionSeen, render_duration_ms};
@@ -27,6 +27,9 @@ use release::{Layout, ReleaseError};
 /// The pause between two tries to read back the revision from a service without a probe, which may
 /// still be starting.
 const READ_BACK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The pause between two tries to find out who holds a lock, where the system does not let us.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// One app on this node.
 #[derive(Debug)]
@@ -52,6 +55,15 @@ impl Deploy for App {
         match attempt.run().await {
             Ok(()) => Ok(()),
             Err(why) => Err(UpgradeError { why, tail: attempt.tail }),
+        }
+    }
+
+    async fn left_alone(&self) {
+        // Nothing is done with the lock: that it can be had is the answer. Where that cannot be found out, a
+        // command may be running.
+        while let Err(error) = Lock::wait(&self.lock).await {
+            tracing::error!(app = %self.name, error = chain(&error), "an earlier upgrade may be running");
+            sleep(LOCK_PAUSE).await;
         }
     }
 

@@ -144,6 +144,10 @@ pub trait Deploy: Send + Sync {
         timeout_ms: u64,
     ) -> impl Future<Output = Result<(), UpgradeError>> + Send;
 
+    /// Comes back when no deploy command runs that an earlier process of the agent has started, however
+    /// long that takes: nobody is left who would end it.
+    fn left_alone(&self) -> impl Future<Output = ()> + Send;
+
     /// The revision that the running service says it has.
     fn revision(&self) -> impl Future<Output = RevisionSeen> + Send;
 }

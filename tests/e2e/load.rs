@@ -1,11 +1,12 @@
 //! A steady load of requests, every answer of which is looked at.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::truth::Answer;
 
 /// A steady load of requests.
 pub struct Load {
@@ -18,8 +19,7 @@ pub struct Load {
 struct Seen {
     served: u64,
     failed: Vec<String>,
-    /// Which node answered with which revision.
-    by: BTreeSet<(String, String)>,
+    answers: Vec<Answer>,
 }
 
 /// A test that runs longer than this many requests is stuck anyway.
@@ -41,10 +41,9 @@ impl Load {
                 seen.served += 1;
                 match answer {
                     Ok((200, head, body)) => {
-                        let node = head.lines().find_map(|l| {
-                            l.to_lowercase().strip_prefix("x-node: ").map(str::to_owned)
-                        });
-                        seen.by.insert((node.unwrap_or_default(), body));
+                        let sent = header(&head, "x-sent").parse().expect("a time by HAProxy");
+                        let node = header(&head, "x-node");
+                        seen.answers.push(Answer { node, revision: body, sent });
                     }
                     Ok((status, _, body)) => seen.failed.push(format!("{status} {body}")),
                     Err(error) => seen.failed.push(error.to_string()),
@@ -56,14 +55,14 @@ impl Load {
         Load { stop, seen, thread: Some(thread) }
     }
 
-    /// Ends; nothing may have failed. Which node answered with which revision.
-    pub fn end(mut self) -> BTreeSet<(String, String)> {
+    /// Ends; nothing may have failed. What was answered.
+    pub fn end(mut self) -> Vec<Answer> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("a thread").join().expect("the load");
         let seen = self.seen.lock().expect("the load's notes");
         assert!(seen.served > 0, "no load was served");
         assert!(seen.failed.is_empty(), "requests failed: {:?}", seen.failed);
-        seen.by.clone()
+        seen.answers.clone()
     }
 }
 
@@ -71,6 +70,15 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+/// A header by its name in lower case, or nothing.
+fn header(head: &str, name: &str) -> String {
+    let value = |line: &str| {
+        let (key, value) = line.split_once(": ")?;
+        (key.to_lowercase() == name).then(|| value.to_owned())
+    };
+    head.lines().find_map(value).unwrap_or_default()
 }
 
 /// One GET; status and body.

@@ -6,6 +6,7 @@ mod parts;
 
 mod load;
 mod scene;
+mod truth;
 mod web;
 
 /// Each scenario is two tests: one with the embedded broker, one with Mosquitto.

@@ -16,6 +16,7 @@ use crate::parts::haproxy::{Haproxy, Setup};
 use crate::parts::mosquitto::Mosquitto;
 use crate::parts::process::{Process, eventually, free_port, program};
 use crate::parts::receiver::{Answer, Receiver};
+use crate::truth::{self, Journal};
 use crate::web::Web;
 
 /// Which broker.
@@ -37,6 +38,7 @@ pub struct Plot {
     pub app: Vec<(&'static str, &'static str)>,
     /// Options for single servers in HAProxy's configuration.
     pub server_options: BTreeMap<&'static str, &'static str>,
+    pub batch: usize,
     /// Nodes whose agents are not started.
     pub absent: Vec<&'static str>,
 }
@@ -51,6 +53,7 @@ impl Plot {
             state_file: true,
             app: Vec::new(),
             server_options: BTreeMap::new(),
+            batch: 2,
             absent: Vec::new(),
         }
     }
@@ -67,9 +70,9 @@ pub struct Scene {
     pub controller: Option<Process>,
     pub agents: BTreeMap<String, Process>,
     pub lbs: BTreeMap<String, Haproxy>,
-    _mosquitto: Option<Mosquitto>,
+    pub mosquitto: Option<Mosquitto>,
     pub receiver: Receiver,
-    pub load: Option<Load>,
+    pub load: Vec<Load>,
     pub folder: PathBuf,
     plot: Plot,
     http: u16,
@@ -90,15 +93,36 @@ fn write(path: &Path, text: &str) {
     fs::rename(&beside, path).expect("rename a file");
 }
 
-/// Deploys by writing the file `revision`; files beside it make it misbehave.
+fn script(home: &Path, name: &str, text: &str) -> PathBuf {
+    let path = home.join(name);
+    write(&path, text);
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&path, executable).expect("make it executable");
+    path
+}
+
+/// Deploys by writing the file `revision`; files beside it make it misbehave. For the journal, see `truth.rs`.
 const DEPLOY: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 9
+note() { echo "$1 $$ $(date +%s%6N)" >>journal; }
+trap 'note ended' EXIT
+note deploy
 echo "$1" >>attempts
 [ -e fail ] && { echo "no space left"; exit 1; }
 [ -e fail_once ] && { rm fail_once; exit 1; }
 while [ -e gate ]; do sleep 0.02; done
 [ -e lie ] && exit 0
 printf %s "$1" >revision.new && mv revision.new revision
+"#;
+
+/// Runs a plugin, and notes it in the journal.
+const CHECK: &str = r#"#!/bin/sh
+from=$(date +%s%6N)
+text=$("$@")
+code=$?
+echo "check $from $(date +%s%6N) $code" >>"${0%/*}/journal"
+echo "$text"
+exit $code
 "#;
 
 impl Scene {
@@ -113,9 +137,9 @@ impl Scene {
             controller: None,
             agents: BTreeMap::new(),
             lbs: BTreeMap::new(),
-            _mosquitto: mosquitto,
+            mosquitto,
             receiver: Receiver::answering(Answer::status(200, "")),
-            load: None,
+            load: Vec::new(),
             http: free_port(),
             bus,
             nodes: BTreeMap::new(),
@@ -163,18 +187,17 @@ impl Scene {
         }
         let web = Web::start(&home);
         let port = web.address.port();
-        let deploy = home.join("deploy.sh");
-        write(&deploy, DEPLOY);
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&deploy, executable).expect("make it executable");
+        let deploy = script(&home, "deploy.sh", DEPLOY);
+        let check = script(&home, "check.sh", CHECK);
+        let check = check.display();
         let check_load = program("check_load", "monitoring-plugins-basic");
         let check_http = program("check_http", "monitoring-plugins-basic");
         write(
             &home.join("nrpe.cfg"),
             &format!(
                 "# What the node can be asked.\n\
-                 command[check_load]={} -w 1000,1000,1000 -c 2000,2000,2000\n\
-                 command[check_busy]={} -I 127.0.0.1 -p {port} -u /load\n",
+                 command[check_load]={check} {} -w 1000,1000,1000 -c 2000,2000,2000\n\
+                 command[check_busy]={check} {} -I 127.0.0.1 -p {port} -u /load\n",
                 check_load.display(),
                 check_http.display()
             ),
@@ -195,7 +218,8 @@ impl Scene {
             .backend("app")
             .backend_line("option redispatch")
             .backend_line("retries 3")
-            .backend_line("option httpchk GET /");
+            .backend_line("option httpchk GET /")
+            .backend_line("http-request set-header X-Sent %[date(0,us)]");
         for (web, port) in webs {
             let options = self.plot.server_options.get(web.as_str()).copied().unwrap_or_default();
             setup = setup.server(web, *port, &format!("check inter 200ms {options}"));
@@ -317,7 +341,7 @@ impl Scene {
                     "min_ready = \"40%\"".to_owned(),
                 ],
             ),
-            ("rollout", vec!["batch = 2".to_owned()]),
+            ("rollout", vec![format!("batch = {}", self.plot.batch)]),
             ("settle", vec!["interval = \"200ms\"".to_owned()]),
             ("notify", vec!["recipients = [\"oncall\"]".to_owned()]),
         ]);
@@ -505,13 +529,28 @@ impl Scene {
 
     /// Begins a steady load through the first load balancer.
     pub fn begin_load(&mut self) {
-        let address = self.lbs["lb1"].frontend("app");
-        self.load = Some(Load::begin(address));
+        self.begin_load_through("lb1");
     }
 
-    /// Ends the load; nothing may have failed.
+    /// Begins a steady load through a load balancer.
+    pub fn begin_load_through(&mut self, lb: &str) {
+        self.load.push(Load::begin(self.lbs[lb].frontend("app")));
+    }
+
+    /// Ends the load; nothing may have failed, and nothing been answered by a node that was being upgraded, or
+    /// not settled since. Which node answered with which revision.
     pub fn end_load(&mut self) -> BTreeSet<(String, String)> {
-        self.load.take().expect("a load").end()
+        assert!(!self.load.is_empty(), "a load");
+        let answers: Vec<_> = self.load.drain(..).flat_map(Load::end).collect();
+        let read = |node: &String| {
+            let text = fs::read_to_string(self.folder.join(node).join("journal"));
+            (node.clone(), Journal::read(&text.unwrap_or_default()))
+        };
+        let webs = self.nodes.keys().filter(|node| node.starts_with("web"));
+        if let Err(broken) = truth::hold(&webs.map(read).collect(), &answers, self.plot.batch) {
+            panic!("{broken}\n{}", self.story());
+        }
+        truth::by(&answers)
     }
 }
 

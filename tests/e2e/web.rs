@@ -35,10 +35,15 @@ fn answer(stream: TcpStream, folder: &Path) -> std::io::Result<()> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let path = line.split_whitespace().nth(1).unwrap_or("/").to_owned();
+    let mut sent = String::new();
     loop {
         let mut header = String::new();
         if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
             break;
+        }
+        // When HAProxy had the request, by its own stamp.
+        if header.to_lowercase().starts_with("x-sent:") {
+            sent = header;
         }
     }
     let revision = std::fs::read_to_string(folder.join("revision"));
@@ -51,7 +56,7 @@ fn answer(stream: TcpStream, folder: &Path) -> std::io::Result<()> {
     let node = folder.file_name().unwrap_or_default().to_string_lossy();
     write!(
         writer,
-        "HTTP/1.1 {status}\r\nX-Node: {node}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nX-Node: {node}\r\n{sent}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }

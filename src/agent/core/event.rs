@@ -50,6 +50,11 @@ pub enum Event {
         /// What the service says.
         seen: RevisionSeen,
     },
+    /// The answer to [`Effect::AwaitEarlier`].
+    EarlierEnded {
+        /// The app.
+        app: AppName,
+    },
     /// The end of [`Effect::StartUpgrade`].
     UpgradeEnded {
         /// The app.
@@ -149,6 +154,11 @@ pub enum Effect {
         app: AppName,
         /// Comes back in the answer.
         read: u64,
+    },
+    /// Wait until no deploy command of an earlier life runs any more.
+    AwaitEarlier {
+        /// The app.
+        app: AppName,
     },
     /// Make one attempt, now.
     StartUpgrade {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::event::Effect;
 use super::note::Note;
 use crate::model::{
-    AppName, Assignment, Attempt, AttemptFailure, AttemptOutcome, BackendName, BackendSeen, Epoch,
-    MessageKey, Mono, Owned, ReceiptOutcome, RecipientName, Report, ServerName, SettleKey,
+    AppName, Assignment, Attempt, BackendName, BackendSeen, Epoch, MessageKey, Mono, Owned,
+    ReceiptOutcome, RecipientName, Report, ServerName, SettleKey,
 };
 
 /// A failed write is tried again after this time: a disk that was full is noticed soon after it is
@@ -69,34 +69,17 @@ impl Memory {
         self.owned.get(backend)?.get(server)
     }
 
-    /// Turns attempts that an earlier life left running into failed ones.
-    pub(super) fn interrupt(&mut self) -> Vec<Note> {
-        let mut notes = Vec::new();
-        for (app, attempt) in &mut self.attempts {
-            if attempt.outcome == AttemptOutcome::Running {
-                let why = AttemptFailure::Interrupted;
-                attempt.outcome = AttemptOutcome::Failed { why, tail: String::new() };
-                notes.push(Note::Interrupted {
-                    app: app.clone(),
-                    revision: attempt.revision.clone(),
-                    attempt: attempt.attempt,
-                });
-            }
-        }
-        notes
-    }
-
     /// Takes what the agent's own retained report, of an earlier life, knows better. The disk is behind it if
     /// it is of an earlier life than the report, or obeys an older assignment: then it was lost, or
     /// put back to an earlier state. `disk_started` is the life that the disk was last written by.
-    pub(super) fn recover(&mut self, disk_started: u64, report: &Report) -> Vec<Note> {
+    pub(super) fn recover(&mut self, disk_started: u64, report: &Report) -> Option<Note> {
         let newer = |app: &AppName, assignment: &Assignment| {
             self.assignments.get(app).is_none_or(|ours| ours.stamp < assignment.stamp)
         };
         let behind = report.boot.started > disk_started
             || report.assignments.iter().any(|(app, obeyed)| newer(app, &obeyed.assignment));
         if !behind {
-            return Vec::new();
+            return None;
         }
         for (app, obeyed) in &report.assignments {
             let assignment = &obeyed.assignment;
@@ -117,9 +100,7 @@ impl Memory {
         }
         self.recover_ownership(report);
         let owned = self.owned.values().map(BTreeMap::len).sum();
-        let mut notes = vec![Note::Recovered { assignments: report.assignments.len(), owned }];
-        notes.extend(self.interrupt());
-        notes
+        Some(Note::Recovered { assignments: report.assignments.len(), owned })
     }
 
     fn recover_ownership(&mut self, report: &Report) {

@@ -141,8 +141,6 @@ impl AgentCore {
         let started = now.wall.0.max(disk_started + 1);
         let mut disk = Disk::new(written);
         disk.change().started = started;
-        let notes = disk.change().interrupt();
-        let effects = notes.into_iter().map(Effect::Log).collect();
         AgentCore {
             boot: Boot { started, connection: 0 },
             connected: false,
@@ -158,7 +156,7 @@ impl AgentCore {
             name_taken_by: None,
             stops_at: None,
             has_left: false,
-            step: Step { now, setup, disk, effects, restored: false, stopping: false },
+            step: Step { now, setup, disk, effects: Vec::new(), restored: false, stopping: false },
         }
     }
 
@@ -230,6 +228,7 @@ impl AgentCore {
             Event::RevisionRead { app, read, seen } => {
                 self.node.revision_read(&self.step, &app, read, seen);
             }
+            Event::EarlierEnded { app } => self.node.earlier_ended(&mut self.step, &app),
             Event::UpgradeEnded { app, result } => {
                 self.node.upgrade_ended(&mut self.step, &app, result);
             }
@@ -272,6 +271,7 @@ impl AgentCore {
             | Event::Marker { .. }
             | Event::BadDocument { .. }
             | Event::RevisionRead { .. }
+            | Event::EarlierEnded { .. }
             | Event::UpgradeEnded { .. }
             | Event::CheckEnded { .. }
             | Event::Delivered { .. }
@@ -400,11 +400,10 @@ impl AgentCore {
         self.step.restored = true;
         if let Some(report) = self.before.report.take() {
             let mut recovered = self.step.disk.memory().clone();
-            let notes = recovered.recover(self.before.disk_started, &report);
-            if !notes.is_empty() {
+            if let Some(note) = recovered.recover(self.before.disk_started, &report) {
                 *self.step.disk.change() = recovered;
+                self.step.log(note);
             }
-            self.step.effects.extend(notes.into_iter().map(Effect::Log));
         }
         if self.before.shown_started >= self.boot.started {
             // The clock has gone back, and the disk is lost: nobody would listen to this boot.
@@ -553,6 +552,7 @@ impl AgentCore {
 fn is_question(effect: &Effect) -> bool {
     match effect {
         Effect::ReadRevision { .. }
+        | Effect::AwaitEarlier { .. }
         | Effect::RunCheck { .. }
         | Effect::ReadBalancer
         | Effect::AskProcess

@@ -3,6 +3,8 @@
 //! An attempt must not fire late or twice. So its record is on disk before it starts, what the permit rests
 //! on is checked before the record and once more after it, and a record that did not lead to a start
 //! is taken back before anybody has seen it.
+//!
+//! An attempt that an earlier life has left behind is running for as long as its deploy command may be.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,8 @@ struct App {
     read_at: Mono,
     settle: Settle,
     refusal: Option<RefusalReason>,
+    /// A deploy command of an earlier life may be running.
+    awaits_earlier: bool,
 }
 
 /// The one upgrade of this node.
@@ -78,6 +82,7 @@ impl Node {
             read_at: now,
             settle: Settle::default(),
             refusal: None,
+            awaits_earlier: false,
         };
         let apps = setup.apps.iter().map(|name| (name.clone(), app())).collect();
         Node { apps, upgrade: None, reads: 0, runs: 0 }
@@ -86,6 +91,27 @@ impl Node {
     /// Whether an attempt runs.
     pub(super) fn is_upgrading(&self) -> bool {
         matches!(self.upgrade, Some(Upgrade::Running { .. }))
+    }
+
+    /// Whether the app is being changed, be it by a command of an earlier life.
+    fn is_changing(&self, app: &AppName) -> bool {
+        matches!(&self.upgrade, Some(Upgrade::Running { app: running, .. }) if running == app)
+            || self.apps.get(app).is_some_and(|state| state.awaits_earlier)
+    }
+
+    /// Nothing of an earlier life runs for the app any more. What its attempt has done is not known.
+    pub(super) fn earlier_ended(&mut self, step: &mut Step, app: &AppName) {
+        let Some(state) = self.apps.get_mut(app) else { return };
+        state.awaits_earlier = false;
+        state.read_at = step.now.mono;
+        if !is_running(step, app) {
+            return;
+        }
+        let Some(attempt) = step.disk.change().attempts.get_mut(app) else { return };
+        let why = AttemptFailure::Interrupted;
+        attempt.outcome = AttemptOutcome::Failed { why, tail: String::new() };
+        let (revision, attempt) = (attempt.revision.clone(), attempt.attempt);
+        step.log(Note::Interrupted { app: app.clone(), revision, attempt });
     }
 
     pub(super) fn revision_read(
@@ -155,6 +181,7 @@ impl Node {
 
     /// Does what is due for every app.
     pub(super) fn advance(&mut self, step: &mut Step, heard: &Heard) {
+        self.await_earlier(step);
         self.start_or_take_back(step, heard);
         let apps: Vec<AppName> = self.apps.keys().cloned().collect();
         for app in &apps {
@@ -215,11 +242,24 @@ impl Node {
         self.apps
             .iter()
             .flat_map(|(app, state)| {
-                let reads = state.reading.is_none() && upgrading != Some(app);
+                let reads =
+                    state.reading.is_none() && !state.awaits_earlier && upgrading != Some(app);
                 [reads.then_some(state.read_at), state.settle.next_wake()]
             })
             .flatten()
             .min()
+    }
+
+    /// Waits for what an earlier life has left behind: an attempt that is on record as running and is not ours.
+    fn await_earlier(&mut self, step: &mut Step) {
+        let ours = self.upgrade.as_ref().map(Upgrade::app);
+        for (app, state) in &mut self.apps {
+            if !state.awaits_earlier && ours != Some(app) && is_running(step, app) {
+                state.awaits_earlier = true;
+                step.log(Note::AwaitsEarlier { app: app.clone() });
+                step.effects.push(Effect::AwaitEarlier { app: app.clone() });
+            }
+        }
     }
 
     /// Starts the recorded attempt, once its record is on disk and if the permit still holds.
@@ -300,7 +340,7 @@ impl Node {
         app: &AppName,
         permit: &Permit,
     ) -> Result<(), RefusalReason> {
-        if self.upgrade.is_some() {
+        if self.upgrade.is_some() || self.apps.values().any(|state| state.awaits_earlier) {
             return Err(RefusalReason::UpgradeRunning);
         }
         if let Some(error) = step.disk.failure() {
@@ -310,7 +350,12 @@ impl Node {
     }
 
     fn settle(&mut self, step: &mut Step, app: &AppName) {
+        let changing = self.is_changing(app);
         let Some(state) = self.apps.get_mut(app) else { return };
+        if changing {
+            state.settle.lapse(step, app);
+            return;
+        }
         let written = step.disk.written();
         let work: Option<&NodeWork> =
             written.assignments.get(app).and_then(|assignment| assignment.work.as_ref());
@@ -322,13 +367,23 @@ impl Node {
     fn read(&mut self, step: &mut Step, app: &AppName) {
         let upgrading = self.upgrade.as_ref().map(Upgrade::app) == Some(app);
         let Some(state) = self.apps.get_mut(app) else { return };
-        if upgrading || state.reading.is_some() || step.now.mono < state.read_at {
+        if upgrading
+            || state.awaits_earlier
+            || state.reading.is_some()
+            || step.now.mono < state.read_at
+        {
             return;
         }
         self.reads += 1;
         state.reading = Some(self.reads);
         step.effects.push(Effect::ReadRevision { app: app.clone(), read: self.reads });
     }
+}
+
+/// The last attempt is on record as running.
+fn is_running(step: &Step, app: &AppName) -> bool {
+    let attempt = step.disk.memory().attempts.get(app);
+    attempt.is_some_and(|attempt| attempt.outcome == AttemptOutcome::Running)
 }
 
 fn record(permit: &Permit, started: crate::model::Wall) -> Attempt {

@@ -76,7 +76,12 @@ pub enum Note {
         /// It, with its outcome.
         attempt: Attempt,
     },
-    /// An attempt was running when the agent last ended.
+    /// An attempt was running when the agent last ended, and may still be.
+    AwaitsEarlier {
+        /// The app.
+        app: AppName,
+    },
+    /// An attempt was running when the agent last ended, and nothing of it runs any more.
     Interrupted {
         /// The app.
         app: AppName,

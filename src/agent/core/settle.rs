@@ -1,6 +1,7 @@
 //! The settling of one app: rounds of checks, and what they prove.
 //!
-//! Principle: only a result whose check was started under the present key, boot and set of checks counts.
+//! Principle: only a result whose check was started under the present key, boot and set of checks counts,
+//! and none of a check that ran beside an upgrade.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,6 +89,12 @@ impl Settle {
         }
         self.start_round(step, app, work);
         self.judge(step, app, work.settle_timeout_ms);
+    }
+
+    /// What was measured is void, and what runs will be: an upgrade is under way.
+    pub(super) fn lapse(&mut self, step: &mut Step, app: &AppName) {
+        self.stop(step, app);
+        self.last = None;
     }
 
     /// Takes in the result of a check.

@@ -221,6 +221,7 @@ impl Core {
         let number = highest.max(app.epoch_number_kept()) + 1;
         let epoch = Epoch { number, controller: self.setup.id.clone() };
         app.epoch = Some(epoch.clone());
+        app.ledgers.values().for_each(|ledger| self.post.inherit(now.mono, ledger));
         self.peers.saw_epoch(name, &epoch);
         let boot = Boot { started: self.setup.started, connection };
         let leader = Leader { app: name.clone(), epoch, boot };

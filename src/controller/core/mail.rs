@@ -1,14 +1,15 @@
 //! Messages to people, handed to notification servers until there is a receipt.
 //!
 //! Every message without a receipt lies in a ledger. Here it is only decided which live server has
-//! it now; that is lost with the process, and found again in the retained mailboxes.
+//! it now; that is lost with the process, and found again in the retained mailboxes. Where these are lost, too,
+//! somebody may have delivered it, and is given the time to say so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bus::topics::Topic;
 use crate::model::{
-    AppName, ClusterName, EventKind, Mailbox, Message, MessageKey, Mono, NodeName, Now, Presence,
-    Receipt, ReceiptOutcome,
+    AppName, ClusterLedger, ClusterName, EventKind, Mailbox, Message, MessageKey, Mono, NodeName,
+    Now, Presence, Receipt, ReceiptOutcome,
 };
 
 use super::{Core, Effect, Publication, earliest, publish};
@@ -25,6 +26,8 @@ pub(super) struct Post {
     /// Receipts that have arrived and are not dealt with.
     pub receipts: BTreeMap<MessageKey, Receipt>,
     handed: BTreeMap<MessageKey, Handed>,
+    /// Messages that were in a ledger already when its app was claimed, and when that was.
+    inherited: BTreeMap<MessageKey, Mono>,
     /// Receipts that this round has taken into ledgers.
     taken: Vec<(AppName, Receipt)>,
     /// What to go back to if the disk does not take a ledger of this round.
@@ -65,6 +68,11 @@ impl Post {
         }
     }
 
+    /// Takes over messages of an earlier life, which may have handed them out.
+    pub fn inherit(&mut self, now: Mono, ledger: &ClusterLedger) {
+        self.inherited.extend(ledger.messages.keys().map(|key| (key.clone(), now)));
+    }
+
     /// Takes over what an earlier controller handed out; says whether it is what we hold.
     pub fn adopt(&mut self, now: Mono, node: &NodeName, mailbox: Mailbox) -> bool {
         if self.mailboxes.get(node) == Some(&mailbox) {
@@ -90,6 +98,7 @@ impl Core {
         let mut effects = self.settle_receipts(now);
         let pending = self.pending();
         self.post.handed.retain(|key, _| pending.contains_key(key));
+        self.post.inherited.retain(|key, _| pending.contains_key(key));
         let mut due = None;
         let unsettled: Vec<&Message> = pending
             .values()
@@ -135,6 +144,11 @@ impl Core {
             }
             tried = handed.tried.clone();
             tried.insert(handed.to.clone());
+        } else if let Some(since) = self.post.inherited.get(&message.key) {
+            let late_at = since.plus_ms(RECEIPT_MS);
+            if now.mono < late_at {
+                return Some(late_at);
+            }
         }
         let servers = self.servers_for(now, message);
         let load =

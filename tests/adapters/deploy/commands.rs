@@ -243,7 +243,13 @@ async fn a_command_that_outlives_its_agent_holds_up_the_next_attempt() {
     let held = words(next.upgrade(&revision("2"), 200).await);
     assert!(held.contains("shop.lock") && held.contains("has not ended"), "{held}");
 
-    let waiting = tokio::spawn(async move { upgrade(&next, "3").await });
+    let pause = std::time::Duration::from_millis(200);
+    let alone = tokio::time::timeout(pause, next.left_alone()).await;
+    assert!(alone.is_err(), "somebody is still at work");
+    let waiting = tokio::spawn(async move {
+        next.left_alone().await;
+        upgrade(&next, "3").await
+    });
     node.write("go", "");
     assert_eq!(waiting.await.expect("no panic"), Ok(()));
     assert_eq!(node.read("ended").as_deref(), Some("1\n3\n"));

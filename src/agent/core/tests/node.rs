@@ -286,6 +286,47 @@ fn an_interrupted_attempt_failed_and_is_not_run_again() {
 }
 
 #[test]
+fn the_command_of_an_earlier_life_is_a_running_upgrade() {
+    let blog = AppName::new("blog").unwrap();
+    let mut rig = Rig::connected(Setup { apps: BTreeSet::from([app(), blog.clone()]), ..web() });
+    rig.assign(unpermitted(1));
+    rig.hear(lb_report(Order::Out, OUT_AT, 1));
+    rig.assign(permitted(2, 1));
+    rig.orphan = true;
+    rig.restart();
+    rig.connect();
+    rig.hear(lb_report(Order::Out, OUT_AT, 1));
+    assert_eq!(rig.outcome(), Some(&AttemptOutcome::Running), "it counts as upgrading");
+    let mut next = permitted(3, 2);
+    let work = next.work.as_mut().unwrap();
+    work.checks = BTreeSet::from([check("load")]);
+    let key = SettleKey { rollout: rollout(), retry: String::new(), attempt: 0, asked: 1 };
+    work.settle = Some(key);
+    rig.assign(next.clone());
+    rig.assign(Assignment { app: blog.clone(), ..next.clone() });
+    rig.pass(60_000);
+    assert!(rig.upgrades.is_empty(), "no other attempt starts beside it");
+    assert_eq!(rig.refusal(), Some(&RefusalReason::UpgradeRunning));
+    let refusal = &rig.report().assignments[&blog].refusal;
+    assert_eq!(refusal.as_ref().unwrap().reason, RefusalReason::UpgradeRunning);
+    // The permit is withdrawn: even then nothing is measured.
+    next.work.as_mut().unwrap().permit = None;
+    rig.assign(Assignment { stamp: stamp(4), ..next.clone() });
+    rig.pass(60_000);
+    assert!(rig.checks.is_empty());
+    assert_eq!(rig.settle(), None);
+    rig.revision = RevisionSeen::Running(revision("2"));
+    rig.orphan_ends();
+    let failed = AttemptOutcome::Failed { why: AttemptFailure::Interrupted, tail: String::new() };
+    assert_eq!(rig.outcome(), Some(&failed));
+    assert_eq!(rig.app().revision, RevisionSeen::Running(revision("2")));
+    assert_eq!(rig.checks.len(), 1, "what is measured now is of after it");
+    rig.hear(lb_report(Order::Out, OUT_AT, 1));
+    rig.assign(permitted(5, 2));
+    assert_eq!(rig.upgrades.len(), 1);
+}
+
+#[test]
 fn a_permit_on_disk_waits_for_the_retained_documents() {
     let mut rig = Rig::connected(web());
     rig.assign(permitted(2, 1));

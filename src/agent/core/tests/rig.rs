@@ -23,6 +23,8 @@ pub struct Rig {
     /// Readings of HAProxy wait for [`Rig::read`].
     pub slow_haproxy: bool,
     pub is_reading: bool,
+    /// The deploy command of an earlier life goes on until [`Rig::orphan_ends`].
+    pub orphan: bool,
     /// Writes wait for [`Rig::write`].
     pub slow_disk: bool,
     queue: VecDeque<Effect>,
@@ -168,6 +170,7 @@ impl Rig {
             disk_error: None,
             slow_haproxy: false,
             is_reading: false,
+            orphan: false,
             slow_disk: false,
             queue: VecDeque::new(),
             writes: VecDeque::new(),
@@ -326,6 +329,11 @@ impl Rig {
         }
     }
 
+    pub fn orphan_ends(&mut self) {
+        assert!(std::mem::take(&mut self.orphan), "one runs");
+        self.send(Event::EarlierEnded { app: app() });
+    }
+
     pub fn upgrade_ends(&mut self, result: Result<(), UpgradeError>) {
         self.send(Event::UpgradeEnded { app: app(), result });
     }
@@ -361,6 +369,8 @@ impl Rig {
                 let seen = self.revision.clone();
                 self.tell(Event::RevisionRead { app, read, seen });
             }
+            Effect::AwaitEarlier { .. } if self.orphan => {}
+            Effect::AwaitEarlier { app } => self.tell(Event::EarlierEnded { app }),
             Effect::StartUpgrade { app, revision, .. } => self.upgrades.push((app, revision)),
             Effect::RunCheck { app, run, check } => self.checks.push_back((app, run, check)),
             Effect::ReadBalancer if self.slow_haproxy => self.is_reading = true,

@@ -220,3 +220,51 @@ fn texts_of_checks_are_no_news_and_verdicts_are() {
     rig.check_ends(Critical);
     assert_eq!(rig.reports.len(), before + 1);
 }
+
+/// The node is at the revision that a newer assignment wants, while it is being brought another.
+fn asked_beside_an_upgrade() -> Rig {
+    let mut rig = out();
+    rig.assign(permitted(2, 1));
+    rig.assign(settling(3, 1, &["load"]));
+    assert_eq!(rig.outcome(), Some(&AttemptOutcome::Running));
+    rig
+}
+
+#[test]
+fn no_check_runs_beside_an_upgrade() {
+    let mut rig = asked_beside_an_upgrade();
+    assert!(rig.checks.is_empty());
+    rig.pass(100_000);
+    assert_eq!(rig.settle(), None, "nor does its time count");
+    rig.upgrade_ends(Err(failure()));
+    assert_eq!(rig.settle(), Some(Checking));
+    assert_eq!(rig.checks.len(), 1, "it starts with the end of the upgrade");
+    rig.check_ends(Fine);
+    assert_eq!(rig.settle(), Some(IN_TIME));
+}
+
+#[test]
+fn a_check_from_before_an_upgrade_says_nothing_after_it() {
+    let mut rig = out();
+    let mut both = permitted(3, 1);
+    let of_before = SettleKey { attempt: 0, ..key(1) };
+    both.work.as_mut().unwrap().checks = std::collections::BTreeSet::from([check("load")]);
+    both.work.as_mut().unwrap().settle = Some(of_before.clone());
+    let mut asked = both.clone();
+    asked.work.as_mut().unwrap().permit = None;
+    asked.stamp = stamp(2);
+    rig.assign(asked);
+    rig.check_ends(Fine);
+    assert_eq!(rig.settle(), Some(IN_TIME));
+    rig.pass(10_000);
+    assert_eq!(rig.checks.len(), 1, "the next round has begun");
+    rig.assign(both);
+    assert_eq!(rig.upgrades.len(), 1);
+    assert_eq!(rig.settle(), None, "what was measured before is void");
+    rig.upgrade_ends(Ok(()));
+    assert_eq!(rig.settle(), Some(Checking));
+    rig.check_ends(Fine);
+    assert_eq!(rig.settle(), Some(Checking), "it was started before the upgrade");
+    rig.check_ends(Fine);
+    assert_eq!(rig.settle(), Some(IN_TIME));
+}

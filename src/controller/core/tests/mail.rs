@@ -119,6 +119,42 @@ fn a_restart_leaves_the_message_where_it_is() {
     }
 }
 
+/// The bus has lost its memory together with the controller, as the embedded broker does: nobody knows any more who
+/// was given the message, and whoever that was may have delivered it.
+#[test]
+fn what_an_earlier_life_may_have_handed_out_waits_for_its_receipt() {
+    for delivered in [true, false] {
+        let (mut bench, server, key) = with_message();
+        bench.restart();
+        bench.retained.remove(&crate::bus::topics::Topic::Mailbox(node(&server)));
+        bench.connect();
+        bench.step(at("2"));
+        bench.settle();
+        bench.wait(5);
+        assert_eq!(bench.mail(), []);
+        if delivered {
+            bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+        }
+        bench.wait(25);
+        let left = usize::from(!delivered);
+        assert_eq!((pending(&bench), bench.mail().len()), (left, left));
+    }
+}
+
+#[test]
+fn a_server_that_is_not_heard_yet_keeps_its_message() {
+    let (mut bench, server, key) = with_message();
+    bench.restart();
+    bench.silent.insert(node(&server));
+    bench.connect();
+    bench.step(at("2"));
+    bench.settle();
+    bench.wait(5);
+    assert_eq!(bench.mail(), [(server.clone(), key)]);
+    bench.wait(25);
+    assert_ne!(bench.mail()[0].0, server, "not for ever");
+}
+
 #[test]
 fn a_receipt_that_came_while_nobody_led_counts() {
     let (mut bench, server, key) = with_message();
