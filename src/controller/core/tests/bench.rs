@@ -266,6 +266,13 @@ impl Bench {
         }
     }
 
+    /// Time goes by in one step, at whose end agents that are heard give signs of life.
+    pub fn leap(&mut self, seconds: u64) {
+        self.now.mono = self.now.mono.plus_ms(seconds * 1_000);
+        self.all_report();
+        self.settle();
+    }
+
     /// One round: does what the core says, and lets it hear what came of that.
     pub fn take(&mut self, effects: Vec<Effect>) {
         self.carry_out(effects);
