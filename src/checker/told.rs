@@ -14,6 +14,8 @@ pub(super) struct Told {
     tales: BTreeMap<(RecipientName, u64, MessageKey), (Tale, u32)>,
     /// Messages that may come twice.
     excused: BTreeSet<MessageKey>,
+    /// Something was forgotten, so that an end may come without its beginning.
+    forgetful: bool,
 }
 
 impl Told {
@@ -24,6 +26,7 @@ impl Told {
     /// What was told until now is not held against what comes: nobody can know it any more.
     pub(super) fn forget(&mut self) {
         self.tales.clear();
+        self.forgetful = true;
     }
 
     /// Whom it is about, what happened, and what forbids it.
@@ -55,7 +58,9 @@ impl Told {
                 (NotifyOn::Recovered, Some(before)) => {
                     (before.kind == NotifyOn::Recovered).then(|| told(before))
                 }
-                (NotifyOn::Recovered, None) => Some("nobody was told that it began".to_owned()),
+                (NotifyOn::Recovered, None) => {
+                    (!self.forgetful).then(|| "nobody was told that it began".to_owned())
+                }
                 (NotifyOn::Completed | NotifyOn::Failed, None) => None,
             };
             if tale.kind == NotifyOn::Completed {

@@ -24,16 +24,16 @@ impl Checker {
         let node = self.known.node_of(backend, name);
         let was_out = before.as_ref().is_some_and(|b| b.seen.admin.is_out());
         let was_ready = before.as_ref().is_some_and(|b| b.seen.is_ready());
-        if by == By::Us && was_ready && !seen.is_ready() {
+        // What is only said again, after a reload or a hand, is no new taking out.
+        let ours_to_do = by == By::Us && self.known.taking_out.contains(&spot);
+        if ours_to_do && was_ready && !seen.is_ready() {
             self.floor(&spot);
         }
+        let taken = ours_to_do && !was_out && seen.admin.is_out();
         let Some(node) = node else { return };
-        // What is only said again, after a reload or a hand, is no new taking out.
-        if by == By::Us && !was_out && seen.admin.is_out() && self.known.taking_out.remove(&spot) {
-            let clock = self.known.tick();
-            let service = self.known.services.entry(node.clone()).or_default();
-            service.touched = clock;
-            service.ran_before = service.runs.clone();
+        if taken {
+            self.known.taking_out.remove(&spot);
+            self.known.touch(&node);
         }
         if by == By::Us
             && was_out
