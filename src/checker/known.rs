@@ -120,13 +120,11 @@ impl Known {
             self.rejected.remove(&cluster);
         }
         let goal = |settings: &DesiredCluster| (settings.revision.clone(), settings.retry.clone());
-        let (revision, retry) = goal(&settings);
         let before = self.desired.get(&cluster).map(|(settings, _)| goal(settings));
-        if before.is_some_and(|before| before != (revision.clone(), retry.clone())) {
+        if before.is_some_and(|before| before != goal(&settings)) {
             // To come back to what was left is to try it anew.
-            let is_it = |tried: &Tried| tried.1 == revision && tried.2 == retry;
             let members = self.members(&cluster);
-            self.attempts.retain(|(node, tried), _| !is_it(tried) || !members.contains(node));
+            self.attempts.retain(|(node, _), _| !members.contains(node));
         }
         self.desired.insert(cluster, (settings, standing));
         self.changed = true;

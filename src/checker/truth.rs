@@ -76,7 +76,9 @@ impl Checker {
             // as ours does.
             By::Hand if forced(seen.admin) => return ours,
             By::Hand => return ours.map(|_| seen.admin),
-            By::Reload | By::Itself => return ours,
+            // A reload without the state file loses what somebody had set, and nobody may have seen that.
+            By::Reload => return ours.map(|kept| if forced(kept) { kept } else { AdminBits(0) }),
+            By::Itself => return ours,
         }
         let node = self.known.node_of(&spot.1, name).unwrap_or_else(|| lb.clone());
         let happened = format!("{name} was brought from {} to {} at {lb}", admin.0, seen.admin.0);
