@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use crate::load::Load;
 use crate::parts::haproxy::{Haproxy, Setup};
 use crate::parts::mosquitto::Mosquitto;
+use crate::parts::namespace::{NEAR, Namespaces};
 use crate::parts::process::{Process, eventually, free_port, program};
 use crate::parts::receiver::{Answer, Receiver};
 use crate::truth::{self, Journal};
@@ -35,6 +36,13 @@ pub struct Plot {
     /// Options for single servers in HAProxy's configuration.
     pub server_options: BTreeMap<&'static str, &'static str>,
     pub batch: usize,
+    /// Mosquitto keeps what it retains on disk.
+    pub persistent: bool,
+    /// How soon the broker notices that an agent is gone without a word.
+    pub keep_alive_s: u16,
+    /// Where the agents in `far` are, and the test is not.
+    pub namespaces: Option<Namespaces>,
+    pub far: Vec<&'static str>,
     /// Nodes whose agents are not started.
     pub absent: Vec<&'static str>,
 }
@@ -50,6 +58,10 @@ impl Plot {
             app: Vec::new(),
             server_options: BTreeMap::new(),
             batch: 2,
+            persistent: false,
+            keep_alive_s: 10,
+            namespaces: None,
+            far: Vec::new(),
             absent: Vec::new(),
         }
     }
@@ -66,7 +78,7 @@ pub struct Scene {
     pub controller: Option<Process>,
     pub agents: BTreeMap<String, Process>,
     pub lbs: BTreeMap<String, Haproxy>,
-    pub mosquitto: Option<Mosquitto>,
+    mosquitto: Option<Mosquitto>,
     pub receiver: Receiver,
     pub load: Vec<Load>,
     pub folder: PathBuf,
@@ -127,7 +139,11 @@ impl Scene {
             tempfile::Builder::new().prefix("evenkeel-e2e-").tempdir().expect("a folder");
         let folder = temporary.path().to_owned();
         fs::create_dir_all(folder.join("log")).expect("make a folder");
-        let mosquitto = (plot.broker == Broker::Mosquitto).then(Mosquitto::start);
+        let mosquitto = (plot.broker == Broker::Mosquitto).then(|| match &plot.namespaces {
+            Some(_) => Mosquitto::start_also_at(NEAR),
+            None if plot.persistent => Mosquitto::start_persistent(),
+            None => Mosquitto::start(),
+        });
         let bus = mosquitto.as_ref().map_or_else(free_port, Mosquitto::port);
         let mut scene = Scene {
             controller: None,
@@ -198,10 +214,15 @@ impl Scene {
                 check_http.display()
             ),
         );
+        let revision = if self.is_far(name) {
+            format!("command = [\"cat\", {:?}]", home.join("revision"))
+        } else {
+            format!("url = \"http://127.0.0.1:{port}/revision\"")
+        };
         let text = format!(
             "{}[facts.values]\ncluster = \"{cluster}\"\n\n[checks]\nfiles = [{:?}]\n\n\
              [apps.shop]\ncommand = [{deploy:?}, \"{{revision}}\"]\n\
-             revision = {{ url = \"http://127.0.0.1:{port}/revision\" }}\n",
+             revision = {{ {revision} }}\n",
             self.agent_head(name),
             home.join("nrpe.cfg"),
         );
@@ -248,20 +269,46 @@ impl Scene {
     }
 
     fn agent_head(&self, name: &str) -> String {
+        let broker = if self.is_far(name) { NEAR } else { "127.0.0.1" };
         format!(
             "node = {name:?}\nstate = {:?}\nheartbeat = \"2s\"\nobserve = \"500ms\"\n\
-             bus = {{ url = \"mqtt://127.0.0.1:{}\" }}\n\n",
+             bus = {{ url = \"mqtt://{broker}:{}\", keep_alive_s = {} }}\n\n",
             self.folder.join("state").join(name),
-            self.bus
+            self.bus,
+            self.plot.keep_alive_s
         )
     }
 
-    pub fn start_agent(&mut self, name: &str) {
+    fn is_far(&self, name: &str) -> bool {
+        self.plot.far.contains(&name)
+    }
+
+    /// The cable to the agents that are far.
+    pub fn cable(&self) -> &Namespaces {
+        self.plot.namespaces.as_ref().expect("a plot with namespaces")
+    }
+
+    /// The broker.
+    pub fn mosquitto(&mut self) -> &mut Mosquitto {
+        self.mosquitto.as_mut().expect("a plot with Mosquitto")
+    }
+
+    /// Removes the state of a component, which must not be running.
+    pub fn wipe(&self, name: &str) {
+        fs::remove_dir_all(self.folder.join("state").join(name)).expect("wipe a disk");
+    }
+
+    /// What runs an agent.
+    pub fn agent_command(&self, name: &str) -> Command {
         let config = self.folder.join("etc").join(format!("{name}.toml"));
         write(&config, &self.nodes[name]);
         let mut command = evenkeel();
         command.arg("agent").arg("--config").arg(config);
-        let process = self.spawn(name, &mut command);
+        if self.is_far(name) { self.cable().far(&command) } else { command }
+    }
+
+    pub fn start_agent(&mut self, name: &str) {
+        let process = self.spawn(name, &mut self.agent_command(name));
         self.agents.insert(name.to_owned(), process);
     }
 

@@ -1,22 +1,9 @@
 //! The controller, killed before and after every single effect of a rollout.
 
-use crate::killed::traced::{Place, Traced, places};
+use super::traced::{Place, Traced, places};
+use super::{ALFA, tried};
 use crate::parts::process::eventually;
 use crate::scene::{Broker, Plot, Scene};
-
-const NODES: [&str; 3] = ["web1", "web2", "web3"];
-
-/// All places if `EVENKEEL_EVERY_PLACE` is set (`make killed`, or `make killed BROKER=mosquitto`). Otherwise some, evenly spread: as many as a minute has
-/// time for. With the embedded broker each death is that of the bus, too, and every agent has to come back.
-fn tried(all: &[Place], broker: Broker) -> Vec<Place> {
-    let some = match broker {
-        _ if std::env::var_os("EVENKEEL_EVERY_PLACE").is_some() => all.len(),
-        Broker::Mosquitto => 16,
-        Broker::Embedded => 3,
-    };
-    let last = all.len() - 1;
-    (0..some).map(|at| all[at * last / (some - 1)].clone()).collect()
-}
 
 /// Asks for a revision, and has a controller carry it out that is killed at `place`. Whether it got there.
 fn roll_out(scene: &mut Scene, revision: u32, place: Option<&Place>) -> bool {
@@ -26,7 +13,7 @@ fn roll_out(scene: &mut Scene, revision: u32, place: Option<&Place>) -> bool {
     // Nobody asks the controller meanwhile: an answer would be a call, too.
     eventually("it is killed, or has done all", || {
         let told = scene.titles().len() >= revision as usize - 1;
-        let back = || NODES.iter().all(|node| scene.admin("lb1", node) == 0);
+        let back = || ALFA.iter().all(|node| scene.admin("lb1", node) == 0);
         (traced.has_ended() || told && back()).then_some(())
     });
     // The last effects come after what can be seen from outside.
@@ -46,7 +33,7 @@ fn at_rest(scene: &mut Scene, revision: u32) {
         (2..=revision).map(|revision| format!("shop/alfa is at {revision}")).collect();
     scene.told(&titles.iter().map(String::as_str).collect::<Vec<_>>());
     let attempts: Vec<String> = (2..=revision).map(|revision| revision.to_string()).collect();
-    for node in NODES {
+    for node in ALFA {
         assert_eq!(scene.admin("lb1", node), 0, "{node}");
         assert_eq!(scene.attempts(node), attempts, "{node} is upgraded once for each revision");
     }
@@ -63,7 +50,9 @@ on_both_brokers! {
         assert!(!roll_out(&mut scene, 2, None), "nobody kills this one before it is done");
         let all = places(&scene.folder.join("trace"));
         at_rest(&mut scene, 2);
-        let places = tried(&all, broker);
+        // With the embedded broker each death is that of the bus, too, and every agent has to come back.
+        let some = if broker == Broker::Mosquitto { 16 } else { 3 };
+        let places = tried(&all, some);
         let mut killed = 0;
         for (revision, place) in (3..).zip(&places) {
             // Where two documents leave in one call, a rollout has fewer places than the one that was counted.

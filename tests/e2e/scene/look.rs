@@ -93,10 +93,15 @@ impl Scene {
     /// Waits until the cluster has converged on `revision`.
     pub fn converged(&self, cluster: &str, revision: &str) {
         self.wait_for(&format!("{cluster} converges on {revision}"), |scene| {
-            scene.cluster(cluster).is_some_and(|state| {
-                state.phase == Phase::Converged && state.target.as_str() == revision
-            })
+            scene.is_converged(cluster, revision)
         });
+    }
+
+    /// Whether the cluster has converged on `revision`.
+    pub fn is_converged(&self, cluster: &str, revision: &str) -> bool {
+        self.cluster(cluster).is_some_and(|state| {
+            state.phase == Phase::Converged && state.target.as_str() == revision
+        })
     }
 
     /// Waits until nothing more moves in the cluster, and something needs a person.
