@@ -356,15 +356,29 @@ impl Balancer {
                     Need::Disown => {
                         disown(step, &place);
                     }
+                    Need::Drain { .. } if self.is_drained(step.now.mono, &place) => {
+                        let owned = step.disk.change().owned.get_mut(&place.0);
+                        if let Some(holding) = owned.and_then(|owned| owned.get_mut(&place.1)) {
+                            holding.closing = true;
+                        }
+                    }
                     Need::Nothing | Need::Set(_) | Need::Drain { .. } => break,
                 }
             }
         }
     }
 
+    /// Its drain has lasted for as long as it may.
+    fn is_drained(&self, now: Mono, place: &Place) -> bool {
+        self.drains.get(place).is_some_and(|ends| now >= *ends)
+    }
+
     /// Finds out what is to be set, what is refused, and what is done.
     fn carry_out(&mut self, step: &mut Step) {
-        self.to_set.clear();
+        // What has not been sent has not been tried.
+        for unsent in self.to_set.drain(..) {
+            self.attempts.remove(&(unsent.backend, unsent.server));
+        }
         self.done.clear();
         let written = step.disk.written();
         let orders = collect(&written);
@@ -434,13 +448,12 @@ impl Balancer {
                     .drains
                     .entry(place.clone())
                     .or_insert_with(|| now.plus_ms(ordered.drain_ms));
-                match (now < ends, set) {
-                    (false, _) => SetState::Maint,
-                    (true, true) => SetState::Drain,
-                    (true, false) => {
-                        self.attempts.remove(place);
-                        return Some(None);
-                    }
+                if now < ends && set {
+                    SetState::Drain
+                } else {
+                    // Its end goes on record before the maintenance is set.
+                    self.attempts.remove(place);
+                    return Some(None);
                 }
             }
         };
@@ -527,8 +540,8 @@ fn view(
             format!("backend {backend}")
         });
     }
-    let on_disk = written.holding(&place.0, &place.1).map(|holding| &holding.owned)
-        == holding.map(|holding| &holding.owned);
+    let matters = |holding: &super::memory::Holding| (holding.owned.clone(), holding.closing);
+    let on_disk = written.holding(&place.0, &place.1).map(matters) == holding.map(matters);
     match need(ordered, holding, seen, observed.process) {
         // Nothing is ours any more; that it is on disk still does no harm.
         Need::Nothing if ordered.order == Order::In || on_disk => View::AsOrdered,

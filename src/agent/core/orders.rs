@@ -72,6 +72,7 @@ pub(super) fn need(
             owned: Owned { asked: ordered.stamp.clone(), before: seen.admin },
             process: Some(process.0),
             draining: ordered.drain_ms > 0 && !seen.admin.is_out(),
+            closing: false,
         }),
         (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process),
         (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process),
@@ -86,8 +87,12 @@ fn keep_out(ordered: &Ordered, holding: &Holding, seen: &ServerSeen, process: Pr
         if same_process && !holding.draining {
             return Need::Nothing;
         }
+        let mut owned = holding.owned.clone();
+        if is_a_hands(holding) {
+            owned.before = seen.admin;
+        }
         let process = Some(process.0);
-        return Need::Record(Holding { process, draining: false, ..holding.clone() });
+        return Need::Record(Holding { owned, process, draining: false, closing: false });
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
     // A new process has read its configuration, and nobody has wanted anything.
@@ -99,8 +104,11 @@ fn keep_out(ordered: &Ordered, holding: &Holding, seen: &ServerSeen, process: Pr
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
     // What gets no traffic, for whatever reason, needs no drain.
     let sessions = seen.sessions > 0 || !drained;
-    if holding.draining && ordered.drain_ms > 0 && sessions && !seen.admin.is_out() {
-        return Need::Drain { set: !drained };
+    if holding.draining && !holding.closing {
+        if ordered.drain_ms > 0 && sessions && !seen.admin.is_out() {
+            return Need::Drain { set: !drained };
+        }
+        return Need::Record(Holding { closing: true, ..holding.clone() });
     }
     Need::Set(SetState::Maint)
 }
@@ -108,6 +116,9 @@ fn keep_out(ordered: &Ordered, holding: &Holding, seen: &ServerSeen, process: Pr
 fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
     let same_process = holding.process == Some(process.0);
     let out = seen.admin.is_forced_maintenance();
+    if out && is_a_hands(holding) {
+        return Need::Disown;
+    }
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
     match SetState::restoring(holding.owned.before) {
         Some(SetState::Ready) if out || (drained && holding.draining) => Need::Set(SetState::Ready),
@@ -115,6 +126,11 @@ fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
         Some(SetState::Drain) if out || !(drained || same_process) => Need::Set(SetState::Drain),
         Some(SetState::Ready | SetState::Drain | SetState::Maint) | None => Need::Disown,
     }
+}
+
+/// Whether a maintenance that is seen is somebody else's: we have got no further than a drain.
+fn is_a_hands(holding: &Holding) -> bool {
+    holding.draining && !holding.closing
 }
 
 /// The bits as they would be without the drain that we have set on the way to maintenance.
