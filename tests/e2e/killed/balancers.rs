@@ -4,13 +4,18 @@ use super::{ends_well, in_the_middle, open_gate, small};
 use crate::scene::{Broker, Plot, Scene};
 
 /// A fleet whose load goes through the second load balancer: who speaks to one that is killed has to fail.
-fn two(state_file: bool) -> Scene {
-    let mut scene = Plot { lbs: 2, state_file, ..small(Broker::Mosquitto) }.start();
+fn two(plot: Plot) -> Scene {
+    let mut scene = Plot { lbs: 2, ..plot }.start();
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
     scene.begin_load_through("lb2");
     super::begin(&scene);
     scene
+}
+
+/// HAProxy is told nothing of what was before.
+fn forgetful() -> Plot {
+    Plot { state_file: false, ..small(Broker::Mosquitto) }
 }
 
 #[test]
@@ -26,7 +31,7 @@ fn reloaded() {
 /// the load takes the other way.
 #[test]
 fn reloaded_without_a_state_file() {
-    let mut scene = two(false);
+    let mut scene = two(forgetful());
     scene.lb("lb1").reload();
     scene.wait_for("the maintenance is in force again", |scene| scene.admin("lb1", "web2") == 1);
     open_gate(&scene);
@@ -35,7 +40,7 @@ fn reloaded_without_a_state_file() {
 
 #[test]
 fn killed_and_started_again() {
-    let mut scene = two(true);
+    let mut scene = two(small(Broker::Mosquitto));
     scene.lb("lb1").restart();
     assert_eq!(scene.admin("lb1", "web2"), 1, "by its state file, at once");
     scene.begin_load();
@@ -45,7 +50,7 @@ fn killed_and_started_again() {
 
 #[test]
 fn killed_and_started_again_without_a_state_file() {
-    let mut scene = two(false);
+    let mut scene = two(forgetful());
     scene.lb("lb1").restart();
     scene.wait_for("the maintenance is in force again", |scene| scene.admin("lb1", "web2") == 1);
     scene.begin_load();
@@ -56,7 +61,7 @@ fn killed_and_started_again_without_a_state_file() {
 /// Nothing new is begun while one of them cannot be asked; what runs ends.
 #[test]
 fn one_of_two_is_stopped_for_a_while() {
-    let mut scene = two(true);
+    let mut scene = two(Plot { batch: 1, ..small(Broker::Mosquitto) });
     scene.lb("lb1").stop();
     scene.says("web3", "lb1");
     open_gate(&scene);
