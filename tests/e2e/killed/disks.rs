@@ -62,3 +62,24 @@ fn the_controllers_and_the_brokers() {
     open_gate(&scene);
     ends_well(scene, 1);
 }
+
+/// Nobody knows any more whose the maintenance is: it stays, and a person has to end it.
+#[test]
+fn a_load_balancers_and_the_brokers() {
+    let mut scene = in_the_middle(small(Broker::Mosquitto));
+    scene.agent("lb1").kill();
+    scene.wipe("lb1");
+    scene.mosquitto().kill();
+    scene.mosquitto().start_again();
+    scene.start_agent("lb1");
+    open_gate(&scene);
+    for node in super::ALFA {
+        scene.wait_for("it is upgraded all the same", |scene| scene.running(node) == "2");
+        scene.says(node, "maintenance at load balancer lb1 that evenkeel did not set");
+        assert_eq!(scene.admin("lb1", node), 1, "{node}");
+    }
+    for node in super::ALFA {
+        scene.lb("lb1").command(&format!("set server app/{node} state ready"));
+    }
+    ends_well(scene, 1);
+}
