@@ -42,7 +42,7 @@ pub(super) fn log(note: &Note) {
             info!(%backend, %server, before = owned.before.0, "takes out");
         }
         Note::Disowns { backend, server } => info!(%backend, %server, "put back"),
-        Note::LiftedByHand { backend, server } => {
+        Note::ChangedByHand { backend, server } => {
             warn!(%backend, %server, "somebody changed a server that is kept out");
         }
         Note::ProcessChanged { process } => info!(process, "HAProxy process seen"),

@@ -1,17 +1,16 @@
 //! The agent's state directory: a lock, so that two agents cannot share it, and its memory as one file.
 //!
-//! The file is replaced as a whole (write, fsync, rename, fsync of the directory), so that a crash leaves
-//! either the old memory or the new one.
+//! The file is replaced as a whole, so that a crash leaves either the old memory or the new one.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::core::Memory;
+use crate::command::chain;
+use crate::disk::{self, Access, DiskError};
 
 /// The version that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -23,10 +22,19 @@ const BYTES_MAX: u64 = 256 << 20;
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It cannot be made, or not be read or written.
+    /// It cannot be made or locked.
+    #[error("cannot use the agent's state directory {}; does it belong to the agent's user?", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: DiskError,
+    },
+    /// A file in it cannot be read, or not be set aside.
     #[error("cannot use {} in the agent's state directory; does it belong to the agent's user?", path.display())]
     Io {
-        /// Which file or directory.
+        /// Which file.
         path: PathBuf,
         /// The system's error.
         #[source]
@@ -69,25 +77,11 @@ struct Found {
 impl Store {
     /// Makes the directory, with mode 0700, if it is missing, and locks it.
     pub(super) fn open(folder: &Path) -> Result<Store, StateError> {
-        let io = |path: &Path, error| StateError::Io { path: path.to_owned(), error };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|error| io(folder, error))?;
-        let path = folder.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|error| io(&path, error))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Store { folder: folder.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(StateError::Locked { path: folder.to_owned() })
-            }
-            Err(error) => Err(io(&path, error.into())),
+        let path = || folder.to_owned();
+        match disk::lock_folder(folder) {
+            Ok(Some(lock)) => Ok(Store { folder: path(), _lock: lock }),
+            Ok(None) => Err(StateError::Locked { path: path() }),
+            Err(error) => Err(StateError::Open { path: path(), error }),
         }
     }
 
@@ -124,19 +118,9 @@ impl Store {
 
     /// Replaces the memory. When this returns, it survives a crash.
     pub(super) fn write(&self, memory: &Memory) -> Result<(), String> {
-        let said = |what: &str, path: &Path, error: io::Error| {
-            format!("cannot {what} {}: {error}", path.display())
-        };
         let bytes = serde_json::to_vec(&Written { version: VERSION, memory })
             .map_err(|error| format!("cannot write the memory as JSON: {error}"))?;
-        let (path, new) = (self.file(), self.folder.join("memory.json.new"));
-        let mut file = File::create(&new).map_err(|error| said("create", &new, error))?;
-        file.write_all(&bytes).map_err(|error| said("write", &new, error))?;
-        file.sync_data().map_err(|error| said("sync", &new, error))?;
-        std::fs::rename(&new, &path).map_err(|error| said("replace", &path, error))?;
-        File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|error| said("sync", &self.folder, error))
+        disk::replace(&self.file(), &bytes, Access::Owner).map_err(|error| chain(&error))
     }
 }
 
@@ -155,8 +139,6 @@ fn parse(bytes: &[u8]) -> Result<Memory, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -177,10 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_may_look_and_only_one_agent_may_use_it() {
+    fn only_one_agent_may_use_it() {
         let (_folder, store) = store();
-        let mode = std::fs::metadata(&store.folder).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
         let second = Store::open(&store.folder);
         assert!(matches!(second, Err(StateError::Locked { .. })), "{second:?}");
         let folder = store.folder.clone();
@@ -206,17 +186,5 @@ mod tests {
             store.write(&Memory::default()).unwrap();
             assert_eq!(store.read().unwrap(), Some(Memory::default()));
         }
-    }
-
-    #[test]
-    fn a_write_that_fails_leaves_the_old_memory() {
-        let (_folder, store) = store();
-        let memory = Memory { started: 7, ..Memory::default() };
-        store.write(&memory).unwrap();
-        // A folder in its place stops the write, whoever the tests run as.
-        std::fs::create_dir(store.folder.join("memory.json.new")).unwrap();
-        let error = store.write(&Memory::default()).unwrap_err();
-        assert!(error.contains("memory.json.new"), "{error}");
-        assert_eq!(store.read().unwrap(), Some(memory));
     }
 }

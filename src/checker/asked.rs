@@ -99,8 +99,11 @@ impl Checker {
                             servers.into_iter().flatten().filter(|(_, s)| s.seen.is_ready());
                         let ready: BTreeSet<ServerName> = ready.map(|(n, _)| n.clone()).collect();
                         let (backend, server) = place.clone();
-                        self.known.taking_out.insert((node.clone(), backend, server));
-                        basis.insert(place, (floor, ready));
+                        // What is not ready anyway can always be taken out.
+                        if ready.contains(&server) {
+                            basis.insert(place, (floor, ready));
+                        }
+                        self.known.taken_out((node.clone(), backend, server));
                     }
                 }
             }
@@ -190,12 +193,18 @@ impl Checker {
         };
         let service = known.services.get(node).cloned().unwrap_or_default();
         let reported = state.revision.known();
-        let goals =
-            [Some(&settings.revision), known.converged.get(cluster), service.ran_before.as_ref()];
+        let goals = [
+            Some(&settings.revision),
+            known.converged.get(cluster),
+            known.converged_before.get(cluster),
+            service.ran_before.as_ref(),
+        ];
         match reported {
             None => found.push("its revision is not known".to_owned()),
             Some(revision) if !goals.contains(&Some(revision)) => {
-                found.push(format!("it runs {revision}, which is no goal of it"));
+                let goals: Vec<&str> = goals.iter().flatten().map(|goal| goal.as_str()).collect();
+                let goals = goals.join(", ");
+                found.push(format!("it runs {revision}, and its goals are {goals}"));
             }
             Some(_) => {}
         }

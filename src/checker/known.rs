@@ -31,6 +31,9 @@ pub(super) struct Known {
     pub asked: BTreeMap<NodeName, Asked>,
     /// The revision that a cluster was last seen to be at as a whole.
     pub converged: BTreeMap<ClusterName, Revision>,
+    /// And the one before that: a cluster that comes to be at a revision by chance, while its rollout has yet to
+    /// begin, still has its last one for a goal.
+    pub converged_before: BTreeMap<ClusterName, Revision>,
     /// Rollouts in which something was permitted.
     pub begun: BTreeSet<RolloutId>,
     /// What failed on more nodes than tolerated.
@@ -88,6 +91,7 @@ impl Known {
             present: BTreeSet::new(),
             asked: BTreeMap::new(),
             converged: BTreeMap::new(),
+            converged_before: BTreeMap::new(),
             begun: BTreeSet::new(),
             rejected: BTreeMap::new(),
             taking_out: BTreeSet::new(),
@@ -114,6 +118,15 @@ impl Known {
         });
         if !stays {
             self.rejected.remove(&cluster);
+        }
+        let goal = |settings: &DesiredCluster| (settings.revision.clone(), settings.retry.clone());
+        let (revision, retry) = goal(&settings);
+        let before = self.desired.get(&cluster).map(|(settings, _)| goal(settings));
+        if before.is_some_and(|before| before != (revision.clone(), retry.clone())) {
+            // To come back to what was left is to try it anew.
+            let is_it = |tried: &Tried| tried.1 == revision && tried.2 == retry;
+            let members = self.members(&cluster);
+            self.attempts.retain(|(node, tried), _| !is_it(tried) || !members.contains(node));
         }
         self.desired.insert(cluster, (settings, standing));
         self.changed = true;
@@ -164,8 +177,10 @@ impl Known {
     }
 
     pub(super) fn restart(&mut self) {
+        self.note_convergence();
         self.present.clear();
         self.asked.clear();
+        self.heard.clear();
     }
 
     pub(super) fn forget(&mut self, node: &NodeName) {
@@ -196,6 +211,23 @@ impl Known {
         entry.1 = ok.then_some(entry.0);
     }
 
+    /// A server is asked out that was not before.
+    pub(super) fn taken_out(&mut self, spot: Spot) {
+        if !self.servers.get(&spot).is_some_and(|server| server.seen.admin.is_out()) {
+            self.taking_out.insert(spot);
+        } else if let Some(node) = self.node_of(&spot.1, &spot.2) {
+            self.touch(&node);
+        }
+    }
+
+    /// From here on a settling of the node must be new.
+    pub(super) fn touch(&mut self, node: &NodeName) {
+        let clock = self.tick();
+        let service = self.services.entry(node.clone()).or_default();
+        service.touched = clock;
+        service.ran_before = service.runs.clone();
+    }
+
     pub(super) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
@@ -216,11 +248,20 @@ impl Known {
                     || self.revision(name) == Some(&settings.revision) && self.is_in_service(name)
             };
             let tolerated = settings.rollout.max_missing as usize;
-            if self.missing(cluster) <= tolerated && self.members(cluster).iter().all(fine) {
+            let members = self.members(cluster);
+            let anybody = members.iter().any(|name| self.present.contains(name));
+            if anybody && self.missing(cluster) <= tolerated && members.iter().all(fine) {
                 reached.push((cluster.clone(), settings.revision.clone()));
             }
         }
-        self.converged.extend(reached);
+        for (cluster, revision) in reached {
+            match self.converged.insert(cluster.clone(), revision.clone()) {
+                Some(before) if before != revision => {
+                    self.converged_before.insert(cluster, before);
+                }
+                Some(_) | None => {}
+            }
+        }
     }
 
     // -- what is heard

@@ -14,6 +14,8 @@ pub(super) struct Told {
     tales: BTreeMap<(RecipientName, u64, MessageKey), (Tale, u32)>,
     /// Messages that may come twice.
     excused: BTreeSet<MessageKey>,
+    /// Something was forgotten, so that an end may come without its beginning.
+    forgetful: bool,
 }
 
 impl Told {
@@ -24,12 +26,14 @@ impl Told {
     /// What was told until now is not held against what comes: nobody can know it any more.
     pub(super) fn forget(&mut self) {
         self.tales.clear();
+        self.forgetful = true;
     }
 
     /// Whom it is about, what happened, and what forbids it.
     pub(super) fn judge(&self) -> Vec<(String, String, String)> {
         let mut found = Vec::new();
         let mut last: BTreeMap<(&RecipientName, &ClusterName, Cause), &Tale> = BTreeMap::new();
+        let mut completed: BTreeMap<(&RecipientName, &ClusterName), u64> = BTreeMap::new();
         for (tale, times) in self.tales.values() {
             let about = format!("{} of cluster {}", tale.cause.as_str(), tale.cluster);
             if *times > 1 && !self.excused.contains(&tale.key) {
@@ -43,17 +47,25 @@ impl Told {
                     (before.rollout == tale.rollout).then(|| told(before))
                 }
                 (NotifyOn::Failed, Some(before)) => {
-                    // A failure of another rollout is another failure.
+                    // A failure of another rollout is another failure, and what came to its end
+                    // with a rollout was told with that.
+                    let ended = completed.get(&(&tale.recipient, &tale.cluster));
                     let same = before.kind == NotifyOn::Failed
+                        && ended.is_none_or(|at| *at < before.sequence)
                         && (tale.cause != Cause::Failed || before.rollout == tale.rollout);
                     same.then(|| told(before))
                 }
                 (NotifyOn::Recovered, Some(before)) => {
                     (before.kind == NotifyOn::Recovered).then(|| told(before))
                 }
-                (NotifyOn::Recovered, None) => Some("nobody was told that it began".to_owned()),
+                (NotifyOn::Recovered, None) => {
+                    (!self.forgetful).then(|| "nobody was told that it began".to_owned())
+                }
                 (NotifyOn::Completed | NotifyOn::Failed, None) => None,
             };
+            if tale.kind == NotifyOn::Completed {
+                completed.insert((&tale.recipient, &tale.cluster), tale.sequence);
+            }
             if let Some(forbidden_by) = again {
                 found.push((about, format!("message {} was delivered", tale.key), forbidden_by));
             }

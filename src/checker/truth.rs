@@ -24,16 +24,16 @@ impl Checker {
         let node = self.known.node_of(backend, name);
         let was_out = before.as_ref().is_some_and(|b| b.seen.admin.is_out());
         let was_ready = before.as_ref().is_some_and(|b| b.seen.is_ready());
-        if by == By::Us && was_ready && !seen.is_ready() {
+        // What is only said again, after a reload or a hand, is no new taking out.
+        let ours_to_do = by == By::Us && self.known.taking_out.contains(&spot);
+        if ours_to_do && was_ready && !seen.is_ready() {
             self.floor(&spot);
         }
+        let taken = ours_to_do && !was_out && seen.admin.is_out();
         let Some(node) = node else { return };
-        // What is only said again, after a reload or a hand, is no new taking out.
-        if by == By::Us && !was_out && seen.admin.is_out() && self.known.taking_out.remove(&spot) {
-            let clock = self.known.tick();
-            let service = self.known.services.entry(node.clone()).or_default();
-            service.touched = clock;
-            service.ran_before = service.runs.clone();
+        if taken {
+            self.known.taking_out.remove(&spot);
+            self.known.touch(&node);
         }
         if by == By::Us
             && was_out
@@ -54,13 +54,17 @@ impl Checker {
         seen: &ServerSeen,
         by: By,
     ) -> Option<AdminBits> {
-        let (lb, _, name) = spot;
+        let (lb, backend, name) = spot;
         let admin = before.map_or(AdminBits(0), |before| before.seen.admin);
-        let ours = before.and_then(|before| before.ours);
+        let forced = |bits: AdminBits| bits.is_forced_maintenance();
+        // What a hand or a reload has lifted is ours for as long as it is asked out.
+        let lasts = forced(admin)
+            || admin.is_drain()
+            || self.known.order(lb, backend, name) == Some(Order::Out);
+        let ours = before.and_then(|before| before.ours).filter(|_| lasts);
         if admin == seen.admin {
             return ours;
         }
-        let forced = |bits: AdminBits| bits.is_forced_maintenance();
         match by {
             By::Us if !forced(admin) && forced(seen.admin) => return Some(ours.unwrap_or(admin)),
             // Sessions end first: a drain on the way to maintenance.
@@ -68,8 +72,10 @@ impl Checker {
                 return Some(ours.unwrap_or(admin));
             }
             By::Us => {}
-            // A hand that changes what we keep out wants what it has set.
-            By::Hand => return ours.map(|_| seen.admin).filter(|_| !seen.admin.is_clear()),
+            // A hand that changes what we keep out wants what it has set, but its maintenance looks
+            // as ours does.
+            By::Hand if forced(seen.admin) => return ours,
+            By::Hand => return ours.map(|_| seen.admin),
             By::Reload | By::Itself => return ours,
         }
         let node = self.known.node_of(&spot.1, name).unwrap_or_else(|| lb.clone());

@@ -232,10 +232,16 @@ fn notes(view: &View) -> String {
             note(&cause.as_str().replace('_', " "), text);
         }
         for condition in &cluster.conditions {
-            if condition.kind == ConditionType::ReloadUnsafe
-                && condition.status == ConditionStatus::True
-            {
-                note("reload unsafe", &condition.message);
+            let what = match condition.kind {
+                ConditionType::ReloadUnsafe => "reload unsafe",
+                ConditionType::Undelivered => "undelivered",
+                ConditionType::Converged
+                | ConditionType::Progressing
+                | ConditionType::Degraded
+                | ConditionType::DesiredValid => continue,
+            };
+            if condition.status == ConditionStatus::True {
+                note(what, &condition.message);
             }
         }
         if cluster.messages_pending > 0 {

@@ -1,14 +1,12 @@
 //! The state directory: what the controller must not forget, a file per app, written atomically.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{self, Access, DiskError};
 use crate::model::{AppName, ClusterLedger, ClusterName, ControllerId, DesiredApp};
 
 /// The version of the files that this program writes, and the only one that it reads.
@@ -48,7 +46,7 @@ pub enum StoreError {
         path: PathBuf,
         /// Why not.
         #[source]
-        error: io::Error,
+        error: DiskError,
     },
     /// Another process has it.
     #[error("the state directory {path} is in use by another controller")]
@@ -63,7 +61,16 @@ pub enum StoreError {
         path: PathBuf,
         /// Why not.
         #[source]
-        error: io::Error,
+        error: DiskError,
+    },
+    /// What is to be kept has no form in JSON.
+    #[error("cannot write {path} as JSON")]
+    Form {
+        /// Which file it was for.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: serde_json::Error,
     },
 }
 
@@ -81,23 +88,10 @@ impl Store {
     /// [`StoreError::Open`], [`StoreError::Locked`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let open = |error| StoreError::Open { path: folder.to_owned(), error };
-        for path in [folder.to_owned(), folder.join("apps")] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(open)?;
-        }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(folder.join("lock"))
-            .map_err(open)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(StoreError::Locked { path: folder.to_owned() })
-            }
-            Err(error) => Err(open(error.into())),
-        }
+        let lock = disk::lock_folder(folder).map_err(open)?;
+        let lock = lock.ok_or_else(|| StoreError::Locked { path: folder.to_owned() })?;
+        disk::make_folder(&folder.join("apps")).map_err(open)?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock })
     }
 
     /// This controller's id, drawn at the first start.
@@ -139,32 +133,21 @@ impl Store {
         paths.iter().filter_map(|path| load(path)).collect()
     }
 
-    /// Keeps an app: written beside, synced, renamed, and the folder synced.
+    /// Keeps an app. When this returns, it survives a crash.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; the file that was there before is intact then.
+    /// [`StoreError::Write`], [`StoreError::Form`]; the file that was there before is intact then.
     pub fn keep(&self, file: &AppFile) -> Result<(), StoreError> {
         let path = self.folder.join("apps").join(format!("{}.json", file.app));
         let payload = serde_json::to_vec(&Envelope { version: VERSION, body: file })
-            .map_err(|error| StoreError::Write { path: path.clone(), error: error.into() })?;
+            .map_err(|error| StoreError::Form { path: path.clone(), error })?;
         self.write(&path, &payload)
     }
 
     fn write(&self, path: &Path, payload: &[u8]) -> Result<(), StoreError> {
-        write_atomically(path, payload)
+        disk::replace(path, payload, Access::Owner)
             .map_err(|error| StoreError::Write { path: path.to_owned(), error })
     }
-}
-
-fn write_atomically(path: &Path, payload: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-    file.write_all(payload)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 fn load(path: &Path) -> Option<AppFile> {
@@ -222,17 +205,6 @@ mod tests {
         fs::write(&path, &fs::read(&path).unwrap()[..10]).unwrap();
         assert_eq!(store.load(), []);
         assert!(folder.path().join("apps/shop.bad").exists());
-    }
-
-    #[test]
-    fn a_write_that_fails_leaves_what_was_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        store.keep(&file()).unwrap();
-        // A folder where the new file should be written makes the write fail, for root too.
-        fs::create_dir(folder.path().join("apps/shop.new")).unwrap();
-        assert!(matches!(store.keep(&file()), Err(StoreError::Write { .. })));
-        assert_eq!(store.load(), [file()]);
     }
 
     #[test]

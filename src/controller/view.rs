@@ -188,9 +188,11 @@ impl Core {
             .iter()
             .filter_map(|(name, plan)| {
                 let ledger = app.ledgers.get(name).cloned().unwrap_or_default();
+                let mut conditions = plan.conditions.clone();
+                conditions.push(self.undelivered(now, &ledger));
                 let view = ClusterView {
                     target: plan.target.clone(),
-                    converged_on: ledger.converged.map(|c| c.revision),
+                    converged_on: ledger.converged.as_ref().map(|c| c.revision.clone()),
                     phase: plan.phase,
                     rollout: ledger.rollout.as_ref().map(|r| r.id.clone()),
                     begun: ledger.rollout.as_ref().map(|r| r.begun),
@@ -198,7 +200,7 @@ impl Core {
                     present: plan.present,
                     converged: plan.converged,
                     standing: app.desired.get(name)?.standing.clone(),
-                    conditions: plan.conditions.clone(),
+                    conditions,
                     causes: plan.causes.clone(),
                     messages_pending: ledger.messages.len(),
                 };

@@ -199,6 +199,7 @@ mod tests {
             balancer: None,
             notify: None,
             assignments: BTreeMap::new(),
+            epochs: BTreeMap::new(),
         }
     }
 

@@ -238,18 +238,22 @@ impl Attempt<'_> {
     /// still be starting, and is asked again while it does not say. What it says stands.
     async fn read_back(&self) -> Result<(), AttemptFailure> {
         let until = Instant::now() + self.app.config.revision.timeout;
+        let mut before = None;
         loop {
             let seen = self.app.revision_until(until).await;
             let next = Instant::now() + READ_BACK_PAUSE;
-            match &seen {
-                RevisionSeen::Running(revision) if revision == self.revision => return Ok(()),
+            let seen = match seen {
+                RevisionSeen::Running(revision) if revision == *self.revision => return Ok(()),
                 RevisionSeen::Unknown(_) if self.app.config.probe.is_none() && next < until => {
+                    before = Some(seen);
                     sleep_until(next).await;
+                    continue;
                 }
-                RevisionSeen::Running(_) | RevisionSeen::Unknown(_) => {
-                    return Err(AttemptFailure::Lied(seen));
-                }
-            }
+                // Cut off by the end of the time, which says less than the whole answer before it.
+                RevisionSeen::Unknown(_) if Instant::now() >= until => before.unwrap_or(seen),
+                RevisionSeen::Running(_) | RevisionSeen::Unknown(_) => seen,
+            };
+            return Err(AttemptFailure::Lied(seen));
         }
     }
 }

@@ -19,6 +19,7 @@ use std::time::SystemTime;
 use tracing::warn;
 
 use super::unpack::{UnpackError, unpack};
+use crate::disk::{self, DiskError};
 use crate::model::Revision;
 
 /// In a release, says that the release is complete; its content is the archive's checksum.
@@ -39,6 +40,8 @@ pub(super) enum ReleaseError {
         path.display()
     )]
     NoLink { path: PathBuf },
+    #[error(transparent)]
+    Replace(#[from] DiskError),
     #[error(transparent)]
     Unpack(#[from] UnpackError),
 }
@@ -85,7 +88,7 @@ impl Layout {
         fs::create_dir_all(self.releases())
             .and_then(|()| fs::create_dir(&new))
             .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(0o700)))
-            .map_err(disk("make the folder", &new))
+            .map_err(failed("make the folder", &new))
     }
 
     /// Unpacks the archive, and makes it the release.
@@ -97,21 +100,21 @@ impl Layout {
         stop: &AtomicBool,
     ) -> Result<(), ReleaseError> {
         let tree = self.new_folder().join("tree");
-        fs::create_dir(&tree).map_err(disk("make the folder", &tree))?;
+        fs::create_dir(&tree).map_err(failed("make the folder", &tree))?;
         unpack(&self.archive(), &tree, bytes_max, stop)?;
         fs::set_permissions(&tree, Permissions::from_mode(0o755))
             .and_then(|()| complete(&tree, checksum))
-            .map_err(disk("complete", &tree))?;
+            .map_err(failed("complete", &tree))?;
+        disk::sync_folder(&tree)?;
         let release = self.release(revision.as_str());
         if fs::symlink_metadata(&release).is_ok() {
             // Half a release, or one that was not put there by us. Moved, not removed: if it is
             // the one that runs, it is gone for two system calls only.
             let old = self.new_folder().join("old");
-            fs::rename(&release, &old).map_err(disk("move away", &release))?;
+            fs::rename(&release, &old).map_err(failed("move away", &release))?;
         }
-        fs::rename(&tree, &release)
-            .and_then(|()| sync(&self.releases()))
-            .map_err(disk("move into place", &release))?;
+        fs::rename(&tree, &release).map_err(failed("move into place", &release))?;
+        disk::sync_folder(&self.releases())?;
         remove(&self.new_folder())
     }
 
@@ -126,12 +129,7 @@ impl Layout {
         };
         let target = Path::new("releases").join(revision.as_str());
         if before.as_deref() != Some(&target) {
-            let next = self.root.join(".current.new");
-            remove(&next)?;
-            std::os::unix::fs::symlink(&target, &next)
-                .and_then(|()| fs::rename(&next, &current))
-                .and_then(|()| sync(&self.root))
-                .map_err(disk("switch", &current))?;
+            disk::replace_link(&current, &target)?;
         }
         // The marker's time says when the release was last switched to, which orders the pruning.
         let marker = self.release(revision.as_str()).join(MARKER);
@@ -139,7 +137,7 @@ impl Layout {
             .append(true)
             .open(&marker)
             .and_then(|file| file.set_modified(SystemTime::now()))
-            .map_err(disk("touch", &marker))?;
+            .map_err(failed("touch", &marker))?;
         Ok(before.and_then(|target| Some(target.file_name()?.to_str()?.to_owned())))
     }
 
@@ -155,7 +153,7 @@ impl Layout {
             let release = self.release(&revision);
             // The marker first: a removal that is interrupted leaves no release that looks whole.
             let removed = fs::remove_file(release.join(MARKER))
-                .map_err(disk("remove", &release))
+                .map_err(failed("remove", &release))
                 .and_then(|()| remove(&release));
             if let Err(error) = removed {
                 warn!(error = crate::command::chain(&error), "an old release stays on the disk");
@@ -186,12 +184,7 @@ fn complete(tree: &Path, checksum: &str) -> io::Result<()> {
     rustix::fs::syncfs(File::open(tree)?)?;
     let mut marker = File::create_new(tree.join(MARKER))?;
     writeln!(marker, "{checksum}")?;
-    marker.sync_all()?;
-    sync(tree)
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    marker.sync_all()
 }
 
 /// Removes whatever is there, if anything; a link, not what it leads to.
@@ -202,9 +195,9 @@ fn remove(path: &Path) -> Result<(), ReleaseError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     };
-    removed.map_err(disk("remove", path))
+    removed.map_err(failed("remove", path))
 }
 
-fn disk(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReleaseError {
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReleaseError {
     move |source| ReleaseError::Disk { what, path: path.to_owned(), source }
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::answer::{StateRow, Stats};
 pub use self::config::{Config, Socket};
 use self::session::Session;
+use crate::command::chain;
 use crate::model::{BackendName, ServerName, ServerSeen};
 use crate::plan::ports::{Balancer, BalancerError, BalancerState, ProcessId, SetServer, SetState};
 
@@ -152,7 +153,7 @@ impl Balancer for Haproxy {
         };
         let target = path.clone();
         match tokio::task::spawn_blocking(move || state_file::replace(&target, &text)).await {
-            Ok(written) => written.map_err(|error| refused(&path, error.to_string())),
+            Ok(written) => written.map_err(|error| refused(&path, chain(&error))),
             Err(ended) => Err(refused(&path, ended.to_string())),
         }
     }

@@ -33,6 +33,8 @@ pub enum ConditionType {
     DesiredValid,
     /// A reload of a load balancer could for a moment put back what is out.
     ReloadUnsafe,
+    /// No notification server has got a message delivered.
+    Undelivered,
 }
 
 /// Whether a condition holds.
@@ -54,6 +56,7 @@ impl fmt::Display for ConditionType {
             Self::Degraded => "Degraded",
             Self::DesiredValid => "DesiredValid",
             Self::ReloadUnsafe => "ReloadUnsafe",
+            Self::Undelivered => "Undelivered",
         })
     }
 }

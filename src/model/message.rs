@@ -143,6 +143,10 @@ pub struct Receipt {
 pub enum ReceiptOutcome {
     /// The service has taken it.
     Delivered,
-    /// The service refused it for good, or this server does not know the recipient; in words.
+    /// It has failed a few times in ways that pass by, and is tried again for as long as it is in
+    /// the mailbox; the last error, in words.
+    Delayed(String),
+    /// The service refused it for good, or this server does not know the recipient; in words. Not
+    /// tried again while it is in the mailbox.
     Failed(String),
 }

@@ -37,6 +37,10 @@ pub struct Report {
     pub notify: Option<NotifyReport>,
     /// The assignments that the agent obeys, in full, with what became of them.
     pub assignments: BTreeMap<AppName, Obeyed>,
+    /// The highest epochs that the agent has heard of, where no assignment above shows them. It
+    /// refuses what is below, so that whoever leads has to know.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub epochs: BTreeMap<AppName, Epoch>,
 }
 
 /// An assignment that the agent obeys. Its stamp is what the design calls `seen`.

@@ -81,19 +81,20 @@ fn balancers_there(fleet: &Fleet<'_>, cluster: &ClusterName) -> Result<(), Block
     Ok(())
 }
 
-/// No more expected nodes are absent than tolerated. Held ones are not missing.
+/// No more expected nodes are absent than tolerated, and not all of them: where nobody is there, nothing is
+/// known. Held ones are not missing.
 fn members_there(fleet: &Fleet<'_>, cluster: &ClusterName) -> Result<(), Blocked> {
     let settings = &fleet.desire(cluster).settings;
     let here = |name: &NodeName| fleet.members.get(name).is_some_and(|m| m.is_present());
-    let (missing, names) = match &settings.expect {
+    let (wanted, missing, names) = match &settings.expect {
         Expect::Nodes(listed) => {
-            let names: Vec<NodeName> = listed
-                .iter()
-                .filter(|name| !settings.hold.contains(name))
+            let wanted = listed.iter().filter(|name| !settings.hold.contains(*name));
+            let names: Vec<NodeName> = wanted
+                .clone()
                 .filter(|name| !fleet.clusters[cluster].contains(*name) || !here(name))
                 .cloned()
                 .collect();
-            (names.len(), names)
+            (wanted.count(), names.len(), names)
         }
         Expect::Count(count) => {
             let members = &fleet.clusters[cluster];
@@ -105,10 +106,12 @@ fn members_there(fleet: &Fleet<'_>, cluster: &ClusterName) -> Result<(), Blocked
             // A held one that is known, and is not there, fills its place all the same; a name in
             // `hold` that nobody ever had fills none.
             let there = members.len() - absent.len();
-            ((*count as usize).saturating_sub(there), absent)
+            let held = members.iter().filter(|name| settings.hold.contains(*name)).count();
+            let count = *count as usize;
+            (count.saturating_sub(held), count.saturating_sub(there), absent)
         }
     };
-    let tolerated = settings.rollout.max_missing as usize;
+    let tolerated = (settings.rollout.max_missing as usize).min(wanted.saturating_sub(1));
     if missing <= tolerated {
         return Ok(());
     }

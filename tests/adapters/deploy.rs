@@ -55,7 +55,8 @@ impl Node {
 
     /// Whether anything is left of an attempt under way.
     fn is_tidy(&self) -> bool {
-        !self.path("root/releases/.new").exists() && !self.path("root/.current.new").exists()
+        !self.path("root/releases/.new").exists()
+            && !self.path("root/current.evenkeel-new").exists()
     }
 }
 

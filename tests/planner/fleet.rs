@@ -77,6 +77,7 @@ fn report(name: &str) -> Report {
         balancer: None,
         notify: None,
         assignments: BTreeMap::new(),
+        epochs: BTreeMap::new(),
     }
 }
 

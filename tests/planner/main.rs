@@ -4,11 +4,23 @@
 //! the planner made of it. `UPDATE_GOLDEN=1` writes the answers anew; read the difference before you commit it.
 
 mod fleet;
+mod properties;
 mod random;
+mod round_trip;
 mod script;
 
 use std::fs;
 use std::path::Path;
+
+use proptest::test_runner::Config;
+
+/// So many cases, where `PROPTEST_CASES` does not ask for another number.
+fn cases(number: u32) -> Config {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => Config::default(),
+        None => Config::with_cases(number),
+    }
+}
 
 #[test]
 fn scripts_say_what_they_said() {

@@ -36,9 +36,10 @@ fn rules_hold_under_random_trouble_and_it_ends() {
     }
 }
 
-struct Scene {
+/// A fleet in trouble.
+pub struct Scene {
     rng: Rng,
-    world: World,
+    pub world: World,
     /// Published to, but not obeying yet.
     behind: BTreeSet<NodeName>,
     loud: bool,
@@ -80,16 +81,26 @@ impl Scene {
             let name = format!("lb{lb}");
             world.nodes.insert(node(&name), fleet::balancer(&name, servers.clone()));
         }
+        Self::of(world, rng)
+    }
+
+    /// A fleet whose trouble is `rng`'s.
+    pub fn of(world: World, rng: Rng) -> Self {
         let loud = std::env::var_os("SEED").is_some();
         Self { rng, world, behind: BTreeSet::new(), loud }
     }
 
+    /// Something may go wrong, and some of what is planned is carried out.
+    pub fn troubled_round(&mut self) {
+        if self.rng.u8(..) < 100 {
+            self.trouble();
+        }
+        self.round(true);
+    }
+
     fn play(&mut self) {
         for _ in 0..TROUBLED {
-            if self.rng.u8(..) < 100 {
-                self.trouble();
-            }
-            self.round(true);
+            self.troubled_round();
         }
         self.end_trouble();
         for round in 0..ROUNDS_MAX {
@@ -301,7 +312,8 @@ impl Scene {
     // -- the rules
 
     fn check(&self, plan: &Plan) {
-        let batch = self.world.desired.values().map(|d| d.settings.rollout.batch.batch_of(12));
+        let members = self.world.nodes.len();
+        let batch = self.world.desired.values().map(|d| d.settings.rollout.batch.batch_of(members));
         let batch = batch.max().unwrap_or(1);
         let mut permits = 0;
         for (name, assignment) in &plan.assignments {
@@ -402,7 +414,7 @@ impl Scene {
     }
 
     /// A permit that it obeys, or will obey, allows an attempt that has not ended.
-    fn may_upgrade(&self, name: &NodeName) -> bool {
+    pub fn may_upgrade(&self, name: &NodeName) -> bool {
         let report = self.world.nodes[name].report.as_ref().unwrap();
         let attempt = report.apps[&self.world.app].attempt.as_ref();
         let obeyed = report.assignments.get(&self.world.app).map(|o| &o.assignment);
@@ -418,11 +430,11 @@ impl Scene {
 
     // -- what is where
 
-    fn names(&self, kind: &str) -> Vec<NodeName> {
+    pub fn names(&self, kind: &str) -> Vec<NodeName> {
         self.world.nodes.keys().filter(|n| n.as_str().starts_with(kind)).cloned().collect()
     }
 
-    fn cluster_of(&self, name: &NodeName) -> ClusterName {
+    pub fn cluster_of(&self, name: &NodeName) -> ClusterName {
         cluster(&self.world.nodes[name].report.as_ref().unwrap().facts["cluster"])
     }
 
@@ -432,13 +444,13 @@ impl Scene {
         floors.map(|lb| lb.min_ready.floor_of(servers)).max().unwrap_or(0)
     }
 
-    fn asked(&self, lb: &NodeName, server: &ServerName) -> Option<Order> {
+    pub fn asked(&self, lb: &NodeName, server: &ServerName) -> Option<Order> {
         let assigned = self.world.assigned.get(lb)?;
         assigned.assignment.balance.get(&backend())?.servers.get(server).copied()
     }
 
     /// The servers that `assignment` orders so and the one before did not.
-    fn newly(&self, lb: &NodeName, assignment: &Assignment, order: Order) -> Vec<ServerName> {
+    pub fn newly(&self, lb: &NodeName, assignment: &Assignment, order: Order) -> Vec<ServerName> {
         let orders = assignment.balance.get(&backend()).map(|work| &work.servers);
         let new = |(server, o): &(&ServerName, &Order)| {
             **o == order && self.asked(lb, server) != Some(order)
@@ -446,7 +458,7 @@ impl Scene {
         orders.into_iter().flatten().filter(new).map(|(server, _)| server.clone()).collect()
     }
 
-    fn servers(&self, lb: &NodeName) -> &BTreeMap<ServerName, ServerReport> {
+    pub fn servers(&self, lb: &NodeName) -> &BTreeMap<ServerName, ServerReport> {
         let balancer = self.world.nodes[lb].report.as_ref().unwrap().balancer.as_ref().unwrap();
         match &balancer.backends[&backend()] {
             BackendSeen::Servers(servers) => servers,

@@ -13,7 +13,10 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
     ("cli", "demo", "its command carries out the demo"),
     ("cli", "http", "the controller's command starts its HTTP interface"),
     ("deploy", "command", "an upgrade runs commands, under the same limits as checks"),
+    ("deploy", "disk", "releases are switched as a whole"),
     ("facts", "command", "its tests hold `cpus` against what the command nproc says"),
+    ("haproxy", "command", "an error and its causes in one line"),
+    ("haproxy", "disk", "its state file is replaced as a whole"),
 ];
 
 /// Imports that go up, or sideways without being listed.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::event::Effect;
 use super::note::Note;
 use super::orders::{Need, Ordered, Place, collect, need};
+use super::ownership::{disown, log_record};
 use super::{BalancerSetup, Step};
 use crate::model::{
     AppName, Assignment, BackendName, BackendSeen, BalancerReport, Mono, Order, RefusalReason,
@@ -44,6 +45,8 @@ pub(super) struct Balancer {
     dump_at: Option<Mono>,
     dump_failed: bool,
     attempts: BTreeMap<Place, Try>,
+    /// Taken for ours in this life, and no maintenance has been set since.
+    unset: BTreeSet<Place>,
     /// When the drains that have begun end.
     drains: BTreeMap<Place, Mono>,
     /// The next of them.
@@ -111,6 +114,7 @@ impl Balancer {
             dump_at: None,
             dump_failed: false,
             attempts: BTreeMap::new(),
+            unset: BTreeSet::new(),
             drains: BTreeMap::new(),
             drain_ends: None,
             refusals: BTreeMap::new(),
@@ -342,13 +346,18 @@ impl Balancer {
     /// together with the assignment that orders it.
     fn record(&mut self, step: &mut Step) {
         let Some(observed) = self.fresh() else { return };
+        let mut taken = BTreeSet::new();
         for (place, ordered) in collect(step.disk.memory()) {
             // A change of the record can lead to another: an order in the first, its state in the second.
             for _ in 0..2 {
                 let holding = step.disk.memory().holding(&place.0, &place.1);
-                match need(&ordered, holding, observed.server(&place), observed.process) {
+                let unset = self.unset.contains(&place);
+                match need(&ordered, holding, observed.server(&place), observed.process, unset) {
                     Need::Record(new) => {
                         let before = holding.map(|holding| holding.owned.before);
+                        if before.is_none() {
+                            taken.insert(place.clone());
+                        }
                         log_record(step, &place, before, &new);
                         let backend = step.disk.change().owned.entry(place.0.clone()).or_default();
                         backend.insert(place.1.clone(), new);
@@ -366,6 +375,9 @@ impl Balancer {
                 }
             }
         }
+        self.unset.extend(taken);
+        let memory = step.disk.memory();
+        self.unset.retain(|place| memory.holding(&place.0, &place.1).is_some());
     }
 
     /// Its drain has lasted for as long as it may.
@@ -404,7 +416,8 @@ impl Balancer {
                     // Nothing is put back for as long as it takes to write that it is not to be.
                     Some(Order::Out) if ordered.order == Order::In => View::Unrecorded,
                     Some(Order::Out | Order::In) | None => {
-                        view(step, &written, observed, &place, &ordered)
+                        let unset = self.unset.contains(&place);
+                        view(step, &written, observed, &place, &ordered, unset)
                     }
                 };
                 (place, ordered, view)
@@ -492,6 +505,9 @@ impl Balancer {
         let now = step.now.mono;
         let (asking, effect) = if !self.to_set.is_empty() {
             let commands = std::mem::take(&mut self.to_set);
+            for command in commands.iter().filter(|command| command.state == SetState::Maint) {
+                self.unset.remove(&(command.backend.clone(), command.server.clone()));
+            }
             (Asking::Set(commands.clone()), Effect::SetBalancer(commands))
         } else if now >= self.read_at {
             self.sequence += 1;
@@ -529,6 +545,7 @@ fn view(
     observed: &Observed,
     place: &Place,
     ordered: &Ordered,
+    unset: bool,
 ) -> View {
     let holding = step.disk.memory().holding(&place.0, &place.1);
     let seen = observed.server(place);
@@ -542,7 +559,7 @@ fn view(
     }
     let matters = |holding: &super::memory::Holding| (holding.owned.clone(), holding.closing);
     let on_disk = written.holding(&place.0, &place.1).map(matters) == holding.map(matters);
-    match need(ordered, holding, seen, observed.process) {
+    match need(ordered, holding, seen, observed.process, unset) {
         // Nothing is ours any more; that it is on disk still does no harm.
         Need::Nothing if ordered.order == Order::In || on_disk => View::AsOrdered,
         Need::Set(state) if ordered.order == Order::In || on_disk => View::Set(state),
@@ -551,34 +568,6 @@ fn view(
             View::Unrecorded
         }
     }
-}
-
-fn log_record(
-    step: &mut Step,
-    place: &Place,
-    before: Option<crate::model::AdminBits>,
-    new: &super::memory::Holding,
-) {
-    let (backend, server) = place.clone();
-    match before {
-        None => step.log(Note::Owns { backend, server, owned: new.owned.clone() }),
-        Some(before) if before != new.owned.before => {
-            step.log(Note::LiftedByHand { backend, server });
-        }
-        Some(_) => {}
-    }
-}
-
-fn disown(step: &mut Step, place: &Place) {
-    let owned = &mut step.disk.change().owned;
-    if let Some(servers) = owned.get_mut(&place.0) {
-        servers.remove(&place.1);
-        if servers.is_empty() {
-            owned.remove(&place.0);
-        }
-    }
-    let (backend, server) = place.clone();
-    step.log(Note::Disowns { backend, server });
 }
 
 /// What the state file holds of a server differs.

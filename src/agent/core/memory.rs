@@ -89,7 +89,9 @@ impl Memory {
             if self.assignments.get(app).is_none_or(|ours| ours.stamp < assignment.stamp) {
                 self.assignments.insert(app.clone(), assignment.clone());
             }
-            let epoch = &assignment.stamp.epoch;
+        }
+        let obeyed = report.assignments.iter().map(|(app, o)| (app, &o.assignment.stamp.epoch));
+        for (app, epoch) in obeyed.chain(&report.epochs) {
             if self.epochs.get(app).is_none_or(|known| known.number < epoch.number) {
                 self.epochs.insert(app.clone(), epoch.clone());
             }

@@ -16,6 +16,7 @@ mod node;
 mod note;
 mod notify;
 mod orders;
+mod ownership;
 mod report;
 mod settle;
 
@@ -453,6 +454,12 @@ impl AgentCore {
     }
 
     fn report(&mut self) {
+        let assignments = self.obeyed();
+        let mut epochs = self.step.disk.memory().epochs.clone();
+        epochs.retain(|app, epoch| match assignments.get(app) {
+            Some(obeyed) => obeyed.assignment.stamp.epoch != *epoch,
+            None => self.concerns(app),
+        });
         let report = Report {
             node: self.step.setup.node.clone(),
             boot: self.boot,
@@ -460,7 +467,8 @@ impl AgentCore {
             at: Wall(0),
             agent: self.step.setup.version.clone(),
             facts: self.step.setup.facts.clone(),
-            assignments: self.obeyed(),
+            assignments,
+            epochs,
             apps: self.node.report(&self.step, self.boot.started),
             balancer: self.balancer.as_ref().map(|balancer| balancer.report(&self.step)),
             notify: self

@@ -115,8 +115,8 @@ pub enum Note {
         /// The server.
         server: ServerName,
     },
-    /// Somebody lifted a maintenance of ours by hand; it is set again.
-    LiftedByHand {
+    /// Somebody changed by hand what we keep out: it stays out, and what they have set is what will be restored.
+    ChangedByHand {
         /// The backend.
         backend: BackendName,
         /// The server.

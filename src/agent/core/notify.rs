@@ -183,7 +183,7 @@ impl Post {
                 .and_then(|tries| tries.early.clone())
             {
                 early = true;
-                outcomes.insert(recipient.clone(), ReceiptOutcome::Failed(error));
+                outcomes.insert(recipient.clone(), ReceiptOutcome::Delayed(error));
             }
         }
         let told: BTreeSet<&RecipientName> = outcomes.keys().collect();

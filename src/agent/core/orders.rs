@@ -60,12 +60,13 @@ pub(super) enum Need {
 }
 
 /// What the server needs. `seen` is none if HAProxy does not have it, which leaves nothing to keep
-/// out or to restore.
+/// out or to restore. `unset`: the record is of this life, and no maintenance has been set since.
 pub(super) fn need(
     ordered: &Ordered,
     holding: Option<&Holding>,
     seen: Option<&ServerSeen>,
     process: ProcessId,
+    unset: bool,
 ) -> Need {
     match (ordered.order, holding, seen) {
         (Order::Out, None, Some(seen)) => Need::Record(Holding {
@@ -74,23 +75,28 @@ pub(super) fn need(
             draining: ordered.drain_ms > 0 && !seen.admin.is_out(),
             closing: false,
         }),
-        (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process),
-        (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process),
+        (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process, unset),
+        (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process, unset),
         (Order::In, Some(_), None) => Need::Disown,
         (Order::In, None, _) | (Order::Out, _, None) => Need::Nothing,
     }
 }
 
-fn keep_out(ordered: &Ordered, holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
+fn keep_out(
+    ordered: &Ordered,
+    holding: &Holding,
+    seen: &ServerSeen,
+    process: ProcessId,
+    unset: bool,
+) -> Need {
     let same_process = holding.process == Some(process.0);
     if seen.admin.is_forced_maintenance() {
-        if same_process && !holding.draining {
+        // Before we have set it, it is somebody else's, who has been quicker.
+        let before = if is_a_hands(holding, unset) { seen.admin } else { holding.owned.before };
+        if same_process && !holding.draining && before == holding.owned.before {
             return Need::Nothing;
         }
-        let mut owned = holding.owned.clone();
-        if is_a_hands(holding) {
-            owned.before = seen.admin;
-        }
+        let owned = Owned { before, ..holding.owned.clone() };
         let process = Some(process.0);
         return Need::Record(Holding { owned, process, draining: false, closing: false });
     }
@@ -113,10 +119,10 @@ fn keep_out(ordered: &Ordered, holding: &Holding, seen: &ServerSeen, process: Pr
     Need::Set(SetState::Maint)
 }
 
-fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
+fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, unset: bool) -> Need {
     let same_process = holding.process == Some(process.0);
     let out = seen.admin.is_forced_maintenance();
-    if out && is_a_hands(holding) {
+    if out && is_a_hands(holding, unset) {
         return Need::Disown;
     }
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
@@ -128,9 +134,10 @@ fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
     }
 }
 
-/// Whether a maintenance that is seen is somebody else's: we have got no further than a drain.
-fn is_a_hands(holding: &Holding) -> bool {
-    holding.draining && !holding.closing
+/// Whether a maintenance that is seen is somebody else's: we have set none in this life, or, which outlives it, got no
+/// further than a drain.
+fn is_a_hands(holding: &Holding, unset: bool) -> bool {
+    unset || holding.draining && !holding.closing
 }
 
 /// The bits as they would be without the drain that we have set on the way to maintenance.

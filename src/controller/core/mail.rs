@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bus::topics::Topic;
 use crate::model::{
-    AppName, ClusterLedger, ClusterName, EventKind, Mailbox, Message, MessageKey, Mono, NodeName,
-    Now, Presence, Receipt, ReceiptOutcome,
+    AppName, ClusterLedger, ClusterName, Condition, ConditionStatus, ConditionType, EventKind,
+    Mailbox, Message, MessageKey, Mono, NodeName, Now, Presence, Receipt, ReceiptOutcome,
+    render_duration_ms,
 };
 
 use super::{Core, Effect, Publication, earliest, publish};
@@ -17,6 +18,10 @@ use super::{Core, Effect, Publication, earliest, publish};
 /// How long a server may take for a receipt before another one gets the message, in milliseconds:
 /// a push service answers within 10 s, and one more try should fit.
 const RECEIPT_MS: u64 = 20_000;
+
+/// The longest rest after every server has tried in vain, in milliseconds. A refusal, such as that of a
+/// wrong token, lasts until a person mends it, and is told at most this long after.
+const REST_MS_MAX: u64 = 3_600_000;
 
 /// Who has which message.
 #[derive(Debug, Default)]
@@ -40,6 +45,33 @@ struct Handed {
     at: Mono,
     /// Servers that had it and brought no receipt, or a bad one.
     tried: BTreeSet<NodeName>,
+    /// `to` has given it up, and would try it again only if it left its mailbox in between.
+    given_up: bool,
+    /// How often every server has tried it in vain.
+    rounds: u32,
+    /// All have tried; begun again then, or with a server that comes.
+    rests_until: Option<Mono>,
+    /// What the last bad receipt says.
+    error: Option<String>,
+}
+
+impl Handed {
+    fn new(to: NodeName, at: Mono) -> Self {
+        Self {
+            to,
+            at,
+            tried: BTreeSet::new(),
+            given_up: false,
+            rounds: 0,
+            rests_until: None,
+            error: None,
+        }
+    }
+}
+
+/// The rest after every server has tried for the `rounds`th time: 20 s, 40 s, 80 s, ... up to an hour.
+fn rest_ms(rounds: u32) -> u64 {
+    (RECEIPT_MS << rounds.saturating_sub(1).min(16)).min(REST_MS_MAX)
 }
 
 impl Post {
@@ -61,6 +93,13 @@ impl Post {
         }
     }
 
+    /// The broker is there again: what was handed out meanwhile is only now on its way.
+    pub fn listed(&mut self, now: Mono) {
+        for handed in self.handed.values_mut() {
+            handed.at = now;
+        }
+    }
+
     /// Takes over messages of an earlier life, which may have handed them out.
     pub fn inherit(&mut self, now: Mono, ledger: &ClusterLedger) {
         self.inherited.extend(ledger.messages.keys().map(|key| (key.clone(), now)));
@@ -72,11 +111,7 @@ impl Post {
             return true;
         }
         for key in mailbox.messages.keys() {
-            self.handed.entry(key.clone()).or_insert_with(|| Handed {
-                to: node.clone(),
-                at: now,
-                tried: BTreeSet::new(),
-            });
+            self.handed.entry(key.clone()).or_insert_with(|| Handed::new(node.clone(), now));
         }
         let known = self.mailboxes.contains_key(node);
         self.mailboxes.entry(node.clone()).or_insert(mailbox);
@@ -102,7 +137,7 @@ impl Core {
         }
         let mut next: BTreeMap<NodeName, Mailbox> =
             self.post.mailboxes.keys().map(|node| (node.clone(), Mailbox::default())).collect();
-        for (key, handed) in &self.post.handed {
+        for (key, handed) in self.post.handed.iter().filter(|(_, handed)| !handed.given_up) {
             let mailbox = next.entry(handed.to.clone()).or_default();
             if let Some(message) = pending.get(key) {
                 mailbox.messages.insert(key.clone(), message.clone());
@@ -126,41 +161,40 @@ impl Core {
             .collect()
     }
 
-    /// Gives a message to a server, if none has it or the one that has it does not get on.
+    /// Gives a message to a server, if none has it or the one that has it does not get on. When all
+    /// have tried in vain it rests, ever longer.
     fn hand_out(&mut self, now: Now, message: &Message, effects: &mut Vec<Effect>) -> Option<Mono> {
+        let servers = self.servers_for(now, message);
+        let before = self.post.handed.get(&message.key).cloned();
         let mut tried = BTreeSet::new();
-        if let Some(handed) = self.post.handed.get(&message.key) {
-            // One that is not heard yet, after a restart, may be at it.
-            let there = match self.presence(now, &handed.to) {
-                Presence::Present | Presence::Unknown => true,
-                Presence::Departed | Presence::Duplicate => false,
-            };
+        if let Some(handed) = &before {
             let late_at = handed.at.plus_ms(RECEIPT_MS);
-            if there && now.mono < late_at && !handed.tried.contains(&handed.to) {
+            // One that has departed may have delivered it, and come back to say so.
+            if now.mono < late_at && !handed.tried.contains(&handed.to) {
                 return Some(late_at);
             }
-            tried = handed.tried.clone();
-            tried.insert(handed.to.clone());
+            if handed.rests_until.is_none_or(|until| now.mono < until) {
+                tried = handed.tried.clone();
+                tried.insert(handed.to.clone());
+            }
         } else if let Some(since) = self.post.inherited.get(&message.key) {
             let late_at = since.plus_ms(RECEIPT_MS);
             if now.mono < late_at {
                 return Some(late_at);
             }
         }
-        let servers = self.servers_for(now, message);
         let load =
             |node: &NodeName| self.post.handed.values().filter(|handed| handed.to == *node).count();
         let fresh = servers.iter().filter(|node| !tried.contains(*node));
         let Some(to) = fresh.min_by_key(|node| (load(node), (*node).clone())).cloned() else {
-            // Everybody has tried: begin again with whoever is there, after a while.
-            let at = now.mono.plus_ms(RECEIPT_MS);
-            if let Some(handed) = self.post.handed.get_mut(&message.key) {
-                handed.tried.clear();
-                handed.at = now.mono;
-            }
-            return Some(at);
+            return Some(self.rest(now, message, tried, servers.is_empty()));
         };
-        let handed = Handed { to: to.clone(), at: now.mono, tried };
+        let handed = Handed {
+            tried,
+            rounds: before.as_ref().map_or(0, |handed| handed.rounds),
+            error: before.and_then(|handed| handed.error),
+            ..Handed::new(to.clone(), now.mono)
+        };
         self.post.handed.insert(message.key.clone(), handed);
         let kind = EventKind::MessageSent { key: message.key.to_string() };
         let cluster = Some(message.cluster.clone());
@@ -168,8 +202,56 @@ impl Core {
         Some(now.mono.plus_ms(RECEIPT_MS))
     }
 
-    fn presence(&self, now: Now, node: &NodeName) -> Presence {
-        self.nodes.get(node).map_or(Presence::Unknown, |node| node.presence(now.mono))
+    /// Lets a message rest that every server has tried, or that none is there for; says until when.
+    fn rest(
+        &mut self,
+        now: Now,
+        message: &Message,
+        tried: BTreeSet<NodeName>,
+        nobody: bool,
+    ) -> Mono {
+        let Some(handed) = self.post.handed.get_mut(&message.key).filter(|_| !nobody) else {
+            return now.mono.plus_ms(RECEIPT_MS);
+        };
+        if let Some(until) = handed.rests_until.filter(|until| now.mono < *until) {
+            return until;
+        }
+        handed.tried = tried;
+        handed.rounds = handed.rounds.saturating_add(1);
+        let until = now.mono.plus_ms(rest_ms(handed.rounds));
+        handed.rests_until = Some(until);
+        until
+    }
+
+    /// Whether a cluster's messages reach people.
+    pub(in crate::controller) fn undelivered(&self, now: Now, ledger: &ClusterLedger) -> Condition {
+        let failing = |message: &Message| {
+            let handed = self.post.handed.get(&message.key);
+            if self.servers_for(now, message).is_empty() {
+                let names: Vec<_> = message.recipients.iter().map(ToString::to_string).collect();
+                let names = names.join(", ");
+                return Some(("NoServer", format!("no notification server knows {names}")));
+            }
+            let handed = handed.filter(|handed| handed.rounds > 0)?;
+            let error = handed.error.as_deref().unwrap_or("no receipt in time");
+            let to = &handed.to;
+            let rest = render_duration_ms(rest_ms(handed.rounds));
+            Some(("Failing", format!("{to}: {error}; tried again at least every {rest}")))
+        };
+        let mut all = ledger.messages.values().filter_map(failing);
+        let (status, reason, message) = match all.next() {
+            None => (ConditionStatus::False, "Fine", String::new()),
+            Some((reason, text)) => match all.count() {
+                0 => (ConditionStatus::True, reason, text),
+                more => (ConditionStatus::True, reason, format!("{text}; and {more} more")),
+            },
+        };
+        let kind = ConditionType::Undelivered;
+        Condition { kind, status, reason: reason.to_owned(), message }
+    }
+
+    fn is_present(&self, now: Now, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|n| n.presence(now.mono) == Presence::Present)
     }
 
     /// Live servers that know the recipients; or, if none knows all, those that know any.
@@ -182,7 +264,7 @@ impl Core {
         let live: Vec<(NodeName, usize)> = self
             .nodes
             .keys()
-            .filter(|name| self.presence(now, name) == Presence::Present)
+            .filter(|name| self.is_present(now, name))
             .filter_map(|name| known(name).map(|count| (name.clone(), count)))
             .filter(|(_, count)| *count > 0)
             .collect();
@@ -237,9 +319,11 @@ impl Core {
         };
         let reached: BTreeSet<_> = message.recipients.iter().filter(delivered).cloned().collect();
         let failed = receipt.outcomes.values().find_map(|outcome| match outcome {
-            ReceiptOutcome::Failed(error) => Some(error.clone()),
+            ReceiptOutcome::Failed(error) | ReceiptOutcome::Delayed(error) => Some(error.clone()),
             ReceiptOutcome::Delivered => None,
         });
+        let delayed = |outcome: &ReceiptOutcome| matches!(outcome, ReceiptOutcome::Delayed(_));
+        let given_up = failed.is_some() && !receipt.outcomes.values().any(delayed);
         let left: BTreeSet<_> = message.recipients.difference(&reached).cloned().collect();
         let all_reached = left.is_empty();
         let mut effects = Vec::new();
@@ -256,10 +340,12 @@ impl Core {
         let kind = if all_reached {
             EventKind::MessageDelivered { key }
         } else {
+            let error = failed.unwrap_or_else(|| "no outcome for some recipients".to_owned());
             if let Some(handed) = self.post.handed.get_mut(&receipt.key) {
                 handed.tried.insert(receipt.node.clone());
+                handed.given_up |= given_up && handed.to == receipt.node;
+                handed.error = Some(error.clone());
             }
-            let error = failed.unwrap_or_else(|| "no outcome for some recipients".to_owned());
             EventKind::MessageFailed { key, error }
         };
         effects.push(publish(Publication::Receipted(app.clone(), receipt.key.clone())));

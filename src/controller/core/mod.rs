@@ -324,6 +324,7 @@ impl Core {
             return Vec::new();
         }
         self.bus = Bus::Live(connection);
+        self.post.listed(now.mono);
         let mut effects = self.greet(now);
         let missing = self.not_shown();
         self.await_echoes(now, &missing);

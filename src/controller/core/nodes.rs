@@ -117,6 +117,9 @@ impl Core {
         let Some(report) = self.nodes.get(name).and_then(|node| node.report.clone()) else {
             return;
         };
+        for (app, epoch) in &report.epochs {
+            self.peers.saw_epoch(app, epoch);
+        }
         for (app, obeyed) in &report.assignments {
             self.peers.saw_epoch(app, &obeyed.assignment.stamp.epoch);
             if let Some(refusal) = &obeyed.refusal

@@ -79,13 +79,15 @@ async fn a_service_that_says_otherwise_has_failed() {
 #[tokio::test]
 async fn a_service_that_does_not_say_is_asked_again_for_a_while() {
     let node = Node::new();
-    let command = "revision = { command = ['cat', 'FOLDER/running'], timeout = '300ms' }\n\
-                   command = ['true']";
-    let failed = upgrade(&node.app(command), "1").await.unwrap_err();
+    // Asked for the second time it hangs. The time's end tells less than its first answer.
+    let hangs = "revision = { command = ['sh', '-c', 'cd FOLDER; [ -e asked ] && exec sleep 1000; \
+                 touch asked; cat running'], timeout = '2s' }\ncommand = ['true']";
+    let failed = upgrade(&node.app(hangs), "1").await.unwrap_err();
     let AttemptFailure::Lied(RevisionSeen::Unknown(why)) = failed.why else { panic!("{failed:?}") };
     assert!(why.contains("exit code 1") && why.contains("No such file"), "{why}");
 
     // It starts only when it has been asked twice.
+    let node = Node::new();
     let asked = "revision = { command = ['sh', '-c', 'cd FOLDER; echo x >> asked; \
                  [ $(wc -l < asked) -gt 2 ] && echo 1'] }\ncommand = ['true']";
     assert_eq!(upgrade(&node.app(asked), "1").await, Ok(()));

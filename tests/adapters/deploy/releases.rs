@@ -139,7 +139,7 @@ async fn a_complete_release_is_reused_and_half_a_one_is_not() {
 
     // What an agent that was killed while it unpacked leaves, and a release without its marker.
     std::fs::create_dir_all(node.path("root/releases/.new/tree/half")).expect("make");
-    std::os::unix::fs::symlink("nowhere", node.path("root/.current.new")).expect("link");
+    std::os::unix::fs::symlink("nowhere", node.path("root/current.evenkeel-new")).expect("link");
     std::fs::remove_file(node.path("root/releases/2/.evenkeel-complete")).expect("remove");
     node.write("root/releases/2/stale", "");
     assert_eq!(upgrade(&local(&node, ""), "2").await, Ok(()));

@@ -171,9 +171,33 @@ fn a_hand_that_lifts_it_is_overruled_and_its_wish_restored() {
     rig.pass(1_000);
     assert_eq!(rig.haproxy.admin("s1"), 1);
     assert_eq!(before(&rig, "s1"), Some(0));
-    assert!(rig.notes.contains(&Note::LiftedByHand { backend: backend(), server: server("s1") }));
+    assert!(rig.notes.contains(&Note::ChangedByHand { backend: backend(), server: server("s1") }));
     rig.assign(ordered(2, &[("s1", In)]));
     assert_eq!(rig.haproxy.admin("s1"), 0);
+}
+
+#[test]
+fn a_hand_that_is_quicker_keeps_its_maintenance() {
+    // Not seen yet when the order comes; or set while sessions end.
+    for drain_ms in [0, 5_000] {
+        let mut rig = lb();
+        rig.haproxy.servers.get_mut("s1").unwrap().sessions = 3;
+        rig.pass(1_000);
+        let order = drained(1, drain_ms);
+        if drain_ms == 0 {
+            rig.haproxy.by_hand("s1", 1);
+            rig.assign(order);
+        } else {
+            rig.assign(order);
+            rig.pass(1_000);
+            assert_eq!(rig.haproxy.admin("s1"), 8);
+            rig.haproxy.by_hand("s1", 1);
+        }
+        rig.pass(1_000);
+        assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, Some(1)), "{drain_ms}");
+        rig.assign(ordered(2, &[("s1", In)]));
+        assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, None), "{drain_ms}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Who commands.
 
+use std::collections::BTreeMap;
+
 use super::rig::*;
 use crate::agent::core::Event;
 use crate::agent::core::*;
@@ -56,6 +58,7 @@ fn a_leader_raises_the_epoch_and_what_is_in_force_stays() {
     rig.send(leader(3, "c3"));
     assert_eq!(rig.obeyed().assignment, order((1, "c1", 5)));
     assert_eq!(rig.refusal(), None);
+    assert_eq!(rig.report().epochs, BTreeMap::from([(app(), epoch(3, "c3"))]));
     rig.assign(order((1, "c1", 6)));
     let known = epoch(3, "c3");
     assert_eq!(rig.refusal(), Some(&RefusalReason::StaleEpoch { known: known.clone() }));

@@ -71,6 +71,7 @@ pub fn lb_report(order: Order, done: u64, admin: u8) -> Report {
         balancer: Some(BalancerReport { state_file: false, backends }),
         notify: None,
         assignments: BTreeMap::from([(app(), obeyed)]),
+        epochs: BTreeMap::new(),
     }
 }
 

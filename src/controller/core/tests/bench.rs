@@ -111,6 +111,7 @@ fn report(name: &str) -> Report {
         balancer: None,
         notify: None,
         assignments: BTreeMap::new(),
+        epochs: BTreeMap::new(),
     }
 }
 
@@ -263,6 +264,13 @@ impl Bench {
             }
             self.settle();
         }
+    }
+
+    /// Time goes by in one step, at whose end agents that are heard give signs of life.
+    pub fn leap(&mut self, seconds: u64) {
+        self.now.mono = self.now.mono.plus_ms(seconds * 1_000);
+        self.all_report();
+        self.settle();
     }
 
     /// One round: does what the core says, and lets it hear what came of that.

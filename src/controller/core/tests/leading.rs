@@ -74,6 +74,16 @@ fn a_dead_leaders_retained_word_is_given_time_and_then_passed_over() {
 }
 
 #[test]
+fn an_epoch_that_only_agents_remember_is_passed() {
+    let mut bench = Bench::up(at("1"));
+    let epoch = Epoch { number: 7, controller: id("another") };
+    bench.report("web1").epochs.insert(shop(), epoch);
+    bench.all_report();
+    bench.settle();
+    assert_eq!((bench.epoch(), &bench.resigned), (Some(8), &None));
+}
+
+#[test]
 fn an_overtaken_leader_stops() {
     let mut bench = Bench::up(at("1"));
     assert_eq!(bench.epoch(), Some(1));

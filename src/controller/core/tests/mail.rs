@@ -82,8 +82,113 @@ fn silence_moves_it_and_so_does_death() {
     let gone = Alive { node: node(&second), boot, alive: false };
     bench.silent.insert(node(&second));
     bench.hear(crate::bus::intake::Document::Alive(gone));
-    bench.wait(21);
+    bench.wait(19);
+    assert_eq!(bench.mail()[0].0, second, "it may have delivered it just before");
+    bench.wait(23); // both have tried: after a pause it begins again
     assert_eq!(bench.mail()[0].0, server);
+}
+
+/// The seconds at which the message is in a mailbox, if every server refuses it every time for good.
+/// Looks every 20 s.
+fn refused_at(bench: &mut Bench, key: &MessageKey, seconds: usize) -> Vec<usize> {
+    let mut at = Vec::new();
+    for second in (0..seconds).step_by(20) {
+        while let [(server, _)] = bench.mail().as_slice() {
+            at.push(second);
+            bench.receipt(server, key, ReceiptOutcome::Failed("HTTP status 403".to_owned()));
+            bench.settle();
+            let holder = bench.mail().first().map(|(holder, _)| holder.clone());
+            assert_ne!(holder.as_ref(), Some(server), "it would not try again");
+        }
+        assert_eq!(bench.mail(), []);
+        bench.leap(20);
+    }
+    at
+}
+
+fn undelivered(bench: &Bench) -> Condition {
+    let view = bench.core.view(bench.now);
+    let conditions = &view.apps[&shop()].clusters[&alfa()].conditions;
+    conditions.iter().find(|c| c.kind == ConditionType::Undelivered).unwrap().clone()
+}
+
+#[test]
+fn what_every_server_refuses_is_tried_ever_more_rarely() {
+    let (mut bench, _, key) = with_message();
+    assert_eq!(undelivered(&bench).status, ConditionStatus::False);
+    let at = refused_at(&mut bench, &key, 13_000);
+    // By both servers each time, one after the other.
+    let rounds: Vec<usize> = at.iter().copied().step_by(2).collect();
+    assert_eq!(rounds, at.iter().copied().skip(1).step_by(2).collect::<Vec<_>>());
+    let rests: Vec<usize> = rounds.windows(2).map(|two| two[1] - two[0]).collect();
+    assert_eq!(rests, [20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
+    let shown = undelivered(&bench);
+    assert_eq!((shown.status, shown.reason.as_str()), (ConditionStatus::True, "Failing"));
+    assert!(shown.message.contains("HTTP status 403"), "{}", shown.message);
+    assert!(shown.message.ends_with("at least every 1h"), "{}", shown.message);
+
+    // A person mends it, and the next try ends it.
+    bench.leap(3_600);
+    let server = bench.mail()[0].0.clone();
+    bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+    bench.settle();
+    assert_eq!((pending(&bench), bench.mail()), (0, vec![]));
+    assert_eq!(undelivered(&bench).status, ConditionStatus::False);
+}
+
+#[test]
+fn one_server_alone_gets_another_try_too() {
+    let (mut bench, _, key) = with_message();
+    bench.silent.insert(node("push2"));
+    let boot = Boot { started: 1, connection: 1 };
+    let gone = Alive { node: node("push2"), boot, alive: false };
+    bench.hear(crate::bus::intake::Document::Alive(gone));
+    bench.settle();
+    assert_eq!(refused_at(&mut bench, &key, 100), [0, 20, 60]);
+}
+
+#[test]
+fn what_is_only_delayed_stays_with_its_server_while_it_rests() {
+    let (mut bench, first, key) = with_message();
+    let delayed = || ReceiptOutcome::Delayed("HTTP status 503".to_owned());
+    bench.receipt(&first, &key, delayed());
+    bench.settle();
+    let second = bench.mail()[0].0.clone();
+    assert_ne!(second, first);
+    bench.receipt(&second, &key, delayed());
+    bench.settle();
+    bench.wait(19);
+    assert_eq!(bench.mail(), [(second.clone(), key.clone())]);
+    assert_eq!(undelivered(&bench).reason, "Failing");
+    bench.wait(2);
+    assert_eq!(bench.mail(), [(first, key)]);
+}
+
+#[test]
+fn without_a_server_that_is_said() {
+    let (mut bench, ..) = with_message();
+    let boot = Boot { started: 1, connection: 1 };
+    for server in ["push1", "push2"] {
+        bench.silent.insert(node(server));
+        let gone = Alive { node: node(server), boot, alive: false };
+        bench.hear(crate::bus::intake::Document::Alive(gone));
+    }
+    bench.settle();
+    let shown = undelivered(&bench);
+    assert_eq!((shown.status, shown.reason.as_str()), (ConditionStatus::True, "NoServer"));
+    assert!(shown.message.contains("oncall"), "{}", shown.message);
+}
+
+#[test]
+fn while_the_broker_is_away_nobody_is_late() {
+    let (mut bench, server, key) = with_message();
+    bench.step(Input::Disconnected);
+    bench.wait(60);
+    bench.connect();
+    bench.settle();
+    assert_eq!(bench.mail(), [(server.clone(), key)]);
+    bench.wait(21);
+    assert_ne!(bench.mail()[0].0, server);
 }
 
 #[test]
