@@ -51,7 +51,7 @@ on_both_brokers! {
         let all = places(&scene.folder.join("trace"));
         at_rest(&mut scene, 2);
         // With the embedded broker each death is that of the bus, too, and every agent has to come back.
-        let some = if broker == Broker::Mosquitto { 16 } else { 6 };
+        let some = if broker == Broker::Mosquitto { 16 } else { 4 };
         let places = tried(&all, some);
         let mut killed = 0;
         for (revision, place) in (3..).zip(&places) {
