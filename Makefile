@@ -3,17 +3,18 @@
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help build demo test lint advisories
+.PHONY: help build demo test killed lint advisories
 
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
 DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
 TEST = $(DEMO) ca-certificates iproute2 mosquitto mosquitto-clients openssl python3 \
-	python3-aiosmtpd python3-jsonschema
+	python3-aiosmtpd python3-jsonschema strace
 
 help:
 	@echo 'make demo         a fleet on this machine, upgraded before your eyes'
 	@echo 'make test         every test, on real parts'
+	@echo 'make killed       controller and agents killed at every single effect of a rollout, not only at some'
 	@echo 'make lint         format, clippy, licenses and sources of dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (asks github.com)'
 	@echo 'make build        target/release/evenkeel'
@@ -33,6 +34,14 @@ test:
 	@sh scripts/packages.sh $(TEST)
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
 	else set -x; cargo test --locked; fi
+
+# Some minutes with Mosquitto (PLACES=at_every_effect::mosquitto); more than an hour with the embedded broker, which
+# dies with the controller, so that every agent has to come back.
+PLACES = effect
+
+killed:
+	@sh scripts/packages.sh $(TEST)
+	EVENKEEL_EVERY_PLACE=1 cargo test --locked --test e2e $(PLACES) -- --nocapture
 
 lint:
 	@sh scripts/packages.sh $(BUILDS)

@@ -32,4 +32,5 @@ mod balancers;
 mod controls;
 mod demo;
 mod failures;
+mod killed;
 mod rollouts;

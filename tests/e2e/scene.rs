@@ -1,19 +1,16 @@
 //! A fleet for one test: brokers, load balancers, web servers, agents, a controller, and load.
 
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use evenkeel::controller::view::{ClusterView, View};
-use evenkeel::model::{AppName, ClusterName, Event, NodeName};
-use evenkeel::plan::Phase;
-
-use crate::load::{Load, get};
+use crate::load::Load;
 use crate::parts::haproxy::{Haproxy, Setup};
 use crate::parts::mosquitto::Mosquitto;
+use crate::parts::namespace::{NEAR, Namespaces};
 use crate::parts::process::{Process, eventually, free_port, program};
 use crate::parts::receiver::{Answer, Receiver};
 use crate::truth::{self, Journal};
@@ -39,6 +36,13 @@ pub struct Plot {
     /// Options for single servers in HAProxy's configuration.
     pub server_options: BTreeMap<&'static str, &'static str>,
     pub batch: usize,
+    /// Mosquitto keeps what it retains on disk.
+    pub persistent: bool,
+    /// How soon the broker notices that an agent is gone without a word.
+    pub keep_alive_s: u16,
+    /// Where the agents in `far` are, and the test is not.
+    pub namespaces: Option<Namespaces>,
+    pub far: Vec<&'static str>,
     /// Nodes whose agents are not started.
     pub absent: Vec<&'static str>,
 }
@@ -54,6 +58,10 @@ impl Plot {
             app: Vec::new(),
             server_options: BTreeMap::new(),
             batch: 2,
+            persistent: false,
+            keep_alive_s: 10,
+            namespaces: None,
+            far: Vec::new(),
             absent: Vec::new(),
         }
     }
@@ -70,7 +78,7 @@ pub struct Scene {
     pub controller: Option<Process>,
     pub agents: BTreeMap<String, Process>,
     pub lbs: BTreeMap<String, Haproxy>,
-    pub mosquitto: Option<Mosquitto>,
+    mosquitto: Option<Mosquitto>,
     pub receiver: Receiver,
     pub load: Vec<Load>,
     pub folder: PathBuf,
@@ -131,7 +139,11 @@ impl Scene {
             tempfile::Builder::new().prefix("evenkeel-e2e-").tempdir().expect("a folder");
         let folder = temporary.path().to_owned();
         fs::create_dir_all(folder.join("log")).expect("make a folder");
-        let mosquitto = (plot.broker == Broker::Mosquitto).then(Mosquitto::start);
+        let mosquitto = (plot.broker == Broker::Mosquitto).then(|| match &plot.namespaces {
+            Some(_) => Mosquitto::start_also_at(NEAR),
+            None if plot.persistent => Mosquitto::start_persistent(),
+            None => Mosquitto::start(),
+        });
         let bus = mosquitto.as_ref().map_or_else(free_port, Mosquitto::port);
         let mut scene = Scene {
             controller: None,
@@ -202,10 +214,15 @@ impl Scene {
                 check_http.display()
             ),
         );
+        let revision = if self.is_far(name) {
+            format!("command = [\"cat\", {:?}]", home.join("revision"))
+        } else {
+            format!("url = \"http://127.0.0.1:{port}/revision\"")
+        };
         let text = format!(
             "{}[facts.values]\ncluster = \"{cluster}\"\n\n[checks]\nfiles = [{:?}]\n\n\
              [apps.shop]\ncommand = [{deploy:?}, \"{{revision}}\"]\n\
-             revision = {{ url = \"http://127.0.0.1:{port}/revision\" }}\n",
+             revision = {{ {revision} }}\n",
             self.agent_head(name),
             home.join("nrpe.cfg"),
         );
@@ -252,24 +269,51 @@ impl Scene {
     }
 
     fn agent_head(&self, name: &str) -> String {
+        let broker = if self.is_far(name) { NEAR } else { "127.0.0.1" };
         format!(
             "node = {name:?}\nstate = {:?}\nheartbeat = \"2s\"\nobserve = \"500ms\"\n\
-             bus = {{ url = \"mqtt://127.0.0.1:{}\" }}\n\n",
+             bus = {{ url = \"mqtt://{broker}:{}\", keep_alive_s = {} }}\n\n",
             self.folder.join("state").join(name),
-            self.bus
+            self.bus,
+            self.plot.keep_alive_s
         )
     }
 
-    pub fn start_agent(&mut self, name: &str) {
+    fn is_far(&self, name: &str) -> bool {
+        self.plot.far.contains(&name)
+    }
+
+    /// The cable to the agents that are far.
+    pub fn cable(&self) -> &Namespaces {
+        self.plot.namespaces.as_ref().expect("a plot with namespaces")
+    }
+
+    /// The broker.
+    pub fn mosquitto(&mut self) -> &mut Mosquitto {
+        self.mosquitto.as_mut().expect("a plot with Mosquitto")
+    }
+
+    /// Removes the state of a component, which must not be running.
+    pub fn wipe(&self, name: &str) {
+        fs::remove_dir_all(self.folder.join("state").join(name)).expect("wipe a disk");
+    }
+
+    /// What runs an agent.
+    pub fn agent_command(&self, name: &str) -> Command {
         let config = self.folder.join("etc").join(format!("{name}.toml"));
         write(&config, &self.nodes[name]);
         let mut command = evenkeel();
         command.arg("agent").arg("--config").arg(config);
-        let process = self.spawn(name, &mut command);
+        if self.is_far(name) { self.cable().far(&command) } else { command }
+    }
+
+    pub fn start_agent(&mut self, name: &str) {
+        let process = self.spawn(name, &mut self.agent_command(name));
         self.agents.insert(name.to_owned(), process);
     }
 
-    fn spawn(&self, name: &str, command: &mut Command) -> Process {
+    /// Starts a process of the fleet, with a log of its own.
+    pub fn spawn(&self, name: &str, command: &mut Command) -> Process {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -280,8 +324,8 @@ impl Scene {
         Process::start(name, command)
     }
 
-    /// Starts the controller, and waits until it is ready.
-    pub fn start_controller(&mut self) {
+    /// What runs the controller.
+    pub fn controller_command(&self) -> Command {
         let mut command = evenkeel();
         command.arg("controller");
         command.arg("--desired").arg(self.folder.join("desired"));
@@ -295,7 +339,12 @@ impl Scene {
                 command.arg("--bus").arg(format!("mqtt://127.0.0.1:{}", self.bus));
             }
         }
-        let mut process = self.spawn("controller", &mut command);
+        command
+    }
+
+    /// Starts the controller, and waits until it is ready.
+    pub fn start_controller(&mut self) {
+        let mut process = self.spawn("controller", &mut self.controller_command());
         let log = self.folder.join("log/controller");
         eventually("the controller is ready", || {
             if process.has_ended() {
@@ -378,43 +427,6 @@ impl Scene {
         write(&self.folder.join(node).join("revision"), revision);
     }
 
-    /// Whether a node is there, as the controller sees it.
-    pub fn presence(&self, node: &str) -> String {
-        let name = NodeName::new(node).expect("a name");
-        let view = self.view();
-        view.and_then(|v| Some(v.nodes.get(&name)?.presence.to_string())).unwrap_or_default()
-    }
-
-    /// Whether a node was ever asked out, by the controller's events.
-    pub fn was_out(&self, node: &str) -> bool {
-        self.events().iter().any(|event| {
-            event.node.as_ref().is_some_and(|n| n.as_str() == node)
-                && event.kind.to_string().contains("taking it out")
-        })
-    }
-
-    /// Waits for messages with just these titles, in this order, and none besides.
-    pub fn told(&self, titles: &[&str]) {
-        self.wait_for(&format!("the messages {titles:?}"), |scene| {
-            let pending = |c: &str| scene.cluster(c).map_or(0, |c| c.messages_pending);
-            let clusters = &scene.plot.clusters;
-            scene.titles().len() >= titles.len()
-                && clusters.iter().all(|(name, _)| pending(name) == 0)
-        });
-        let mut got = self.titles();
-        let mut wanted: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
-        got.sort();
-        wanted.sort();
-        assert_eq!(got, wanted);
-    }
-
-    fn titles(&self) -> Vec<String> {
-        let title = |request: &crate::parts::receiver::Request| {
-            request.json()["title"].as_str().expect("a title").to_owned()
-        };
-        self.receiver.requests().iter().map(title).collect()
-    }
-
     /// Makes a file in a node's folder.
     pub fn touch(&self, node: &str, file: &str) {
         fs::write(self.folder.join(node).join(file), "").expect("write a file");
@@ -423,103 +435,6 @@ impl Scene {
     /// Removes a file from a node's folder.
     pub fn remove(&self, node: &str, file: &str) {
         fs::remove_file(self.folder.join(node).join(file)).expect("remove a file");
-    }
-
-    /// What the node's web server runs, in truth.
-    pub fn running(&self, node: &str) -> String {
-        fs::read_to_string(self.folder.join(node).join("revision")).unwrap_or_default()
-    }
-
-    /// Upgrade attempts that were made on a node, by revision.
-    pub fn attempts(&self, node: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.join(node).join("attempts")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
-        get(SocketAddr::from(([127, 0, 0, 1], self.http)), path)
-    }
-
-    pub fn view(&self) -> Option<View> {
-        let (status, body) = self.get("/api/v1/state").ok()?;
-        (status == 200).then(|| serde_json::from_str(&body).expect("a view"))
-    }
-
-    pub fn cluster(&self, name: &str) -> Option<ClusterView> {
-        let view = self.view()?;
-        let app = view.apps.get(&AppName::new("shop").expect("a name"))?;
-        app.clusters.get(&ClusterName::new(name).expect("a name")).cloned()
-    }
-
-    pub fn events(&self) -> Vec<Event> {
-        let (_, body) = self.get("/api/v1/events").expect("events");
-        serde_json::from_str(&body).expect("events")
-    }
-
-    /// Why nothing, or what, is done about a node.
-    pub fn reason(&self, node: &str) -> String {
-        let name = NodeName::new(node).expect("a name");
-        let app = AppName::new("shop").expect("a name");
-        self.view()
-            .and_then(|view| Some(view.nodes.get(&name)?.apps.get(&app)?.reason.clone()))
-            .unwrap_or_default()
-    }
-
-    /// Waits until the cluster has converged on `revision`.
-    pub fn converged(&self, cluster: &str, revision: &str) {
-        self.wait_for(&format!("{cluster} converges on {revision}"), |scene| {
-            scene.cluster(cluster).is_some_and(|state| {
-                state.phase == Phase::Converged && state.target.as_str() == revision
-            })
-        });
-    }
-
-    /// Waits until nothing more moves in the cluster, and something needs a person.
-    pub fn degraded(&self, cluster: &str, revision: &str) {
-        self.wait_for(&format!("{cluster} is degraded at {revision}"), |scene| {
-            scene.cluster(cluster).is_some_and(|state| {
-                state.phase == Phase::Degraded && state.target.as_str() == revision
-            })
-        });
-    }
-
-    /// Waits until a node's decision says `words`.
-    pub fn says(&self, node: &str, words: &str) {
-        self.wait_for(&format!("{node} says {words:?}"), |scene| {
-            scene.reason(node).contains(words)
-        });
-    }
-
-    /// Waits until `holds`; shows what was going on if that does not come.
-    pub fn wait_for(&self, what: &str, holds: impl Fn(&Scene) -> bool) {
-        let started = std::time::Instant::now();
-        while !holds(self) {
-            if started.elapsed() > crate::parts::process::DEADLINE {
-                panic!("waited in vain for: {what}\n{}", self.story());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// What was going on, for whoever reads a failed test.
-    fn story(&self) -> String {
-        let mut story = String::new();
-        if let Some(view) = self.view() {
-            for (name, app) in &view.apps {
-                for (cluster, state) in &app.clusters {
-                    story.push_str(&format!("{name}/{cluster}: {state:?}\n"));
-                }
-            }
-            for (name, node) in &view.nodes {
-                for state in node.apps.values() {
-                    story.push_str(&format!("{name} ({}): {}\n", node.presence, state.reason));
-                }
-            }
-        }
-        let log = fs::read_to_string(self.folder.join("log/controller")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        story.push_str(&lines[lines.len().saturating_sub(60)..].join("\n"));
-        story
     }
 
     /// HAProxy's administrative bits of a server, in truth.

@@ -4,5 +4,6 @@
 
 pub mod haproxy;
 pub mod mosquitto;
+pub mod namespace;
 pub mod process;
 pub mod receiver;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::process::{Process, free_port, program, wait_for_port};
+use super::process::{Process, eventually, free_port, program, wait_for_port};
 
 /// What we recommend for production, too: see docs/bus.md, which a test compares with this.
 pub const SETTINGS: &str = "\
@@ -35,6 +35,12 @@ impl Mosquitto {
         Self::in_folder(folder, free_port(), &more)
     }
 
+    /// Starts one that lets everybody in, at an address of this machine besides the loopback one.
+    pub fn start_also_at(address: &str) -> Mosquitto {
+        let port = free_port();
+        Self::configured(port, &format!("allow_anonymous true\nlistener {port} {address}\n"))
+    }
+
     /// Starts one with further lines of configuration, which must say who is let in.
     pub fn configured(port: u16, more: &str) -> Mosquitto {
         Self::in_folder(tempfile::tempdir().expect("a directory"), port, more)
@@ -59,6 +65,19 @@ impl Mosquitto {
         let mut process = Process::start("mosquitto", &mut command);
         wait_for_port(&mut process, self.port);
         self.process = Some(process);
+    }
+
+    /// Has a persistent one write what it retains now, and waits until it has.
+    pub fn save(&self) {
+        let file = self.folder.path().join("mosquitto.db");
+        let _ = fs::remove_file(&file); // There is none before the first time.
+        self.signal(rustix::process::Signal::USR1);
+        eventually("Mosquitto has saved", || file.exists().then_some(()));
+    }
+
+    /// Removes what a persistent one has written; it must not be running.
+    pub fn wipe(&self) {
+        fs::remove_file(self.folder.path().join("mosquitto.db")).expect("wipe a disk");
     }
 
     /// Kills it, with no chance to say or write anything.

@@ -16,7 +16,11 @@ const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!", "#[ignore"];
 /// Tests that may sleep: file, function, and why. None of them hopes that something has happened meanwhile.
 const SLEEPERS: &[(&str, &str, &str)] = &[
     ("tests/parts/process.rs", "eventually", "the wait that all others should use"),
-    ("tests/e2e/scene.rs", "wait_for", "as `eventually`, and tells the whole scene when in vain"),
+    (
+        "tests/e2e/scene/look.rs",
+        "wait_for",
+        "as `eventually`, and tells the whole scene when in vain",
+    ),
     ("tests/e2e/load.rs", "begin", "the pace of customers' requests"),
     ("tests/adapters/haproxy.rs", "read_until", "asks an asynchronous client"),
     (

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::event::Effect;
 use super::note::Note;
 use super::orders::{Need, Ordered, Place, collect, need};
+use super::ownership::{disown, log_record};
 use super::{BalancerSetup, Step};
 use crate::model::{
     AppName, Assignment, BackendName, BackendSeen, BalancerReport, Mono, Order, RefusalReason,
@@ -364,6 +365,12 @@ impl Balancer {
                     Need::Disown => {
                         disown(step, &place);
                     }
+                    Need::Drain { .. } if self.is_drained(step.now.mono, &place) => {
+                        let owned = step.disk.change().owned.get_mut(&place.0);
+                        if let Some(holding) = owned.and_then(|owned| owned.get_mut(&place.1)) {
+                            holding.closing = true;
+                        }
+                    }
                     Need::Nothing | Need::Set(_) | Need::Drain { .. } => break,
                 }
             }
@@ -373,9 +380,17 @@ impl Balancer {
         self.unset.retain(|place| memory.holding(&place.0, &place.1).is_some());
     }
 
+    /// Its drain has lasted for as long as it may.
+    fn is_drained(&self, now: Mono, place: &Place) -> bool {
+        self.drains.get(place).is_some_and(|ends| now >= *ends)
+    }
+
     /// Finds out what is to be set, what is refused, and what is done.
     fn carry_out(&mut self, step: &mut Step) {
-        self.to_set.clear();
+        // What has not been sent has not been tried.
+        for unsent in self.to_set.drain(..) {
+            self.attempts.remove(&(unsent.backend, unsent.server));
+        }
         self.done.clear();
         let written = step.disk.written();
         let orders = collect(&written);
@@ -446,13 +461,12 @@ impl Balancer {
                     .drains
                     .entry(place.clone())
                     .or_insert_with(|| now.plus_ms(ordered.drain_ms));
-                match (now < ends, set) {
-                    (false, _) => SetState::Maint,
-                    (true, true) => SetState::Drain,
-                    (true, false) => {
-                        self.attempts.remove(place);
-                        return Some(None);
-                    }
+                if now < ends && set {
+                    SetState::Drain
+                } else {
+                    // Its end goes on record before the maintenance is set.
+                    self.attempts.remove(place);
+                    return Some(None);
                 }
             }
         };
@@ -543,8 +557,8 @@ fn view(
             format!("backend {backend}")
         });
     }
-    let on_disk = written.holding(&place.0, &place.1).map(|holding| &holding.owned)
-        == holding.map(|holding| &holding.owned);
+    let matters = |holding: &super::memory::Holding| (holding.owned.clone(), holding.closing);
+    let on_disk = written.holding(&place.0, &place.1).map(matters) == holding.map(matters);
     match need(ordered, holding, seen, observed.process, unset) {
         // Nothing is ours any more; that it is on disk still does no harm.
         Need::Nothing if ordered.order == Order::In || on_disk => View::AsOrdered,
@@ -554,34 +568,6 @@ fn view(
             View::Unrecorded
         }
     }
-}
-
-fn log_record(
-    step: &mut Step,
-    place: &Place,
-    before: Option<crate::model::AdminBits>,
-    new: &super::memory::Holding,
-) {
-    let (backend, server) = place.clone();
-    match before {
-        None => step.log(Note::Owns { backend, server, owned: new.owned.clone() }),
-        Some(before) if before != new.owned.before => {
-            step.log(Note::ChangedByHand { backend, server });
-        }
-        Some(_) => {}
-    }
-}
-
-fn disown(step: &mut Step, place: &Place) {
-    let owned = &mut step.disk.change().owned;
-    if let Some(servers) = owned.get_mut(&place.0) {
-        servers.remove(&place.1);
-        if servers.is_empty() {
-            owned.remove(&place.0);
-        }
-    }
-    let (backend, server) = place.clone();
-    step.log(Note::Disowns { backend, server });
 }
 
 /// What the state file holds of a server differs.

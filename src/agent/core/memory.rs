@@ -61,6 +61,9 @@ pub struct Holding {
     pub process: Option<u32>,
     /// A drain that is seen is ours: the maintenance has not been reached yet.
     pub draining: bool,
+    /// The maintenance that ends the drain may have been set. Until then one that is seen is not ours.
+    #[serde(default)]
+    pub closing: bool,
 }
 
 impl Memory {
@@ -113,7 +116,10 @@ impl Memory {
                     let owned = report.owned.clone()?;
                     // A drain with no maintenance yet was ours, unless it was there before.
                     let draining = !report.seen.admin.is_forced_maintenance();
-                    Some((server.clone(), Holding { owned, process: None, draining }))
+                    Some((
+                        server.clone(),
+                        Holding { owned, process: None, draining, closing: draining },
+                    ))
                 })
                 .collect();
             if recovered.is_empty() {

@@ -16,6 +16,7 @@ mod node;
 mod note;
 mod notify;
 mod orders;
+mod ownership;
 mod report;
 mod settle;
 

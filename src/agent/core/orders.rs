@@ -73,9 +73,10 @@ pub(super) fn need(
             owned: Owned { asked: ordered.stamp.clone(), before: seen.admin },
             process: Some(process.0),
             draining: ordered.drain_ms > 0 && !seen.admin.is_out(),
+            closing: false,
         }),
         (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process, unset),
-        (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process),
+        (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process, unset),
         (Order::In, Some(_), None) => Need::Disown,
         (Order::In, None, _) | (Order::Out, _, None) => Need::Nothing,
     }
@@ -91,12 +92,13 @@ fn keep_out(
     let same_process = holding.process == Some(process.0);
     if seen.admin.is_forced_maintenance() {
         // Before we have set it, it is somebody else's, who has been quicker.
-        let before = if unset { seen.admin } else { holding.owned.before };
+        let before = if is_a_hands(holding, unset) { seen.admin } else { holding.owned.before };
         if same_process && !holding.draining && before == holding.owned.before {
             return Need::Nothing;
         }
         let owned = Owned { before, ..holding.owned.clone() };
-        return Need::Record(Holding { owned, process: Some(process.0), draining: false });
+        let process = Some(process.0);
+        return Need::Record(Holding { owned, process, draining: false, closing: false });
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
     // A new process has read its configuration, and nobody has wanted anything.
@@ -108,15 +110,21 @@ fn keep_out(
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
     // What gets no traffic, for whatever reason, needs no drain.
     let sessions = seen.sessions > 0 || !drained;
-    if holding.draining && ordered.drain_ms > 0 && sessions && !seen.admin.is_out() {
-        return Need::Drain { set: !drained };
+    if holding.draining && !holding.closing {
+        if ordered.drain_ms > 0 && sessions && !seen.admin.is_out() {
+            return Need::Drain { set: !drained };
+        }
+        return Need::Record(Holding { closing: true, ..holding.clone() });
     }
     Need::Set(SetState::Maint)
 }
 
-fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
+fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, unset: bool) -> Need {
     let same_process = holding.process == Some(process.0);
     let out = seen.admin.is_forced_maintenance();
+    if out && is_a_hands(holding, unset) {
+        return Need::Disown;
+    }
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
     match SetState::restoring(holding.owned.before) {
         Some(SetState::Ready) if out || (drained && holding.draining) => Need::Set(SetState::Ready),
@@ -124,6 +132,12 @@ fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId) -> Need {
         Some(SetState::Drain) if out || !(drained || same_process) => Need::Set(SetState::Drain),
         Some(SetState::Ready | SetState::Drain | SetState::Maint) | None => Need::Disown,
     }
+}
+
+/// Whether a maintenance that is seen is somebody else's: we have set none in this life, or, which outlives it, got no
+/// further than a drain.
+fn is_a_hands(holding: &Holding, unset: bool) -> bool {
+    unset || holding.draining && !holding.closing
 }
 
 /// The bits as they would be without the drain that we have set on the way to maintenance.
