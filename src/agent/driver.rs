@@ -354,6 +354,7 @@ impl Driver {
             Interest::OwnMailbox => Filter::One(Topic::Mailbox(node)),
             Interest::Leaders => Filter::AllLeaders,
             Interest::ReportOf(other) => Filter::One(Topic::Report(other)),
+            Interest::Arrivals => Filter::AllAlive,
         }
     }
 
