@@ -8,7 +8,7 @@
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
 DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
-TEST = $(DEMO) ca-certificates iproute2 mosquitto mosquitto-clients openssl python3 \
+TEST = $(DEMO) argon2 ca-certificates iproute2 mosquitto mosquitto-clients openssl python3 \
 	python3-aiosmtpd python3-jsonschema strace
 
 help:

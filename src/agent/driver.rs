@@ -152,10 +152,10 @@ enum Flow {
 impl Driver {
     fn start(config: Config) -> Result<Driver, AgentError> {
         let node = config.node()?;
-        let store = Store::open(&config.state)?;
+        let (store, memory) = Store::open(&config.state)?;
         let (roles, setup) = equip(&config, &node)?;
         let clock = Instant::now();
-        let core = AgentCore::new(setup, store.read()?, now(clock));
+        let core = AgentCore::new(setup, memory, now(clock));
         let (session, events) = open(&config.bus, &config.fleet, &node, core.started())?;
         Ok(Driver {
             node,
@@ -363,6 +363,7 @@ impl Driver {
             Interest::OwnMailbox => Filter::One(Topic::Mailbox(node)),
             Interest::Leaders => Filter::AllLeaders,
             Interest::ReportOf(other) => Filter::One(Topic::Report(other)),
+            Interest::Arrivals => Filter::AllAlive,
         }
     }
 

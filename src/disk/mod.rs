@@ -1,6 +1,8 @@
 //! Files and links that are replaced as a whole: a reader sees the old one or the new one, and a
 //! crash leaves one of them. And folders that one process has to itself.
 
+mod pair;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{
@@ -9,6 +11,8 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+
+pub use pair::{Found, Pair};
 
 /// Ends the name of the file that is to replace another. Always the same, so that killed
 /// processes leave one at most.

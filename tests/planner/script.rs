@@ -1,8 +1,8 @@
 //! The language of the golden scripts.
 //!
 //! `fleet alfa=5 bravo=4 revision=1 lbs=1`, then `set CLUSTER key=value ...`, `run [N]`, `status`,
-//! `why NODE`, `silent|departed|present|duplicate NODE`, `fails|heals NODE`, `unsettled|settles NODE`,
-//! `drift NODE REVISION`, `unreadable NODE`, `maint|drain|ready|down|up LB SERVER`, `controller` (a new one takes over), `join NODE CLUSTER REVISION`,
+//! `why NODE`, `silent|departed|present|duplicate NODE`, `fails|heals NODE`, `unsettled|settles NODE`, `worsens NODE` (its checks fail from now on),
+//! `drift NODE REVISION`, `unreadable NODE`, `maint|drain|ready|down|up LB SERVER`, `unready LB SERVER` (clear and not UP since now), `controller` (a new one takes over), `join NODE CLUSTER REVISION`,
 //! `vanish|invalid|current CLUSTER`, `rename OLD NEW` (its file), `backend CLUSTER NEW`, `balancer NAME` (one more), `soaking NODE` (its checks are OK only since now), `age SECONDS`, `freeze NODE` / `thaw NODE` (present, but does not act).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +84,10 @@ impl Stage {
                 self.world.unsettled.remove(&node(name));
                 self.world.obey(&node(name));
             }
+            ["worsens", name] => {
+                self.world.unsettled.insert(node(name));
+                self.world.obey(&node(name));
+            }
             ["freeze", name] => drop(self.frozen.insert(node(name))),
             ["thaw", name] => {
                 self.frozen.remove(&node(name));
@@ -96,7 +100,7 @@ impl Stage {
             ["unreadable", name] => {
                 self.app(name).revision = RevisionSeen::Unknown("nothing answers".to_owned());
             }
-            ["maint" | "drain" | "ready" | "down" | "up", lb, server] => {
+            ["maint" | "drain" | "ready" | "down" | "up" | "unready", lb, server] => {
                 self.server(words[0], lb, server);
             }
             ["join", name, to, at] => {
@@ -237,12 +241,14 @@ impl Stage {
             panic!("no servers");
         };
         let name = ServerName::new(server).expect("a server name");
-        let seen = &mut servers.get_mut(&name).expect("a server").seen;
+        let server = servers.get_mut(&name).expect("a server");
+        let seen = &mut server.seen;
         match verb {
             "maint" => (seen.admin, seen.health) = (AdminBits(1), Health::Down),
             "drain" => seen.admin = AdminBits(8),
             "ready" => (seen.admin, seen.health) = (AdminBits(0), Health::Up),
             "down" => seen.health = Health::Down,
+            "unready" => (seen.health, server.steady_for_ms) = (Health::Down, 0),
             _ => seen.health = Health::Up,
         }
     }

@@ -115,7 +115,7 @@ pub enum Document {
     Assignment(Box<Assignment>),
     /// At `nodes/<node>/report`: this node's own, or that of a load balancer it follows.
     Report(Box<Report>),
-    /// At `nodes/<this node>/alive`.
+    /// At `nodes/<node>/alive`: this node's own, or, for a load balancer, anybody's.
     Alive(Alive),
     /// At `leader/<app>`.
     Leader(Leader),
@@ -227,4 +227,6 @@ pub enum Interest {
     OwnMailbox,
     /// `nodes/<node>/report` of a load balancer.
     ReportOf(NodeName),
+    /// `nodes/+/alive`
+    Arrivals,
 }

@@ -39,7 +39,7 @@ use report::Speaker;
 
 use crate::model::{
     Alive, AppName, Assignment, BackendName, Boot, CheckName, Mono, NodeName, NotifyReport, Now,
-    Obeyed, RecipientName, Refusal, RefusalReason, Report, Stamp, Wall,
+    Obeyed, Order, RecipientName, Refusal, RefusalReason, Report, Stamp, Wall,
 };
 
 /// A running upgrade is waited for this long when the agent is asked to end. An init system gives a
@@ -191,9 +191,9 @@ impl AgentCore {
         if self.has_left {
             return None;
         }
-        let heartbeat_at = self.is_online().then(|| self.speaker.heartbeat_at());
+        let speaks_at = self.is_online().then(|| self.speaker.next_wake());
         [
-            heartbeat_at,
+            speaks_at,
             self.stops_at,
             self.step.disk.next_wake(),
             self.node.next_wake(),
@@ -294,6 +294,9 @@ impl AgentCore {
         if self.post.is_some() {
             interests.push(Interest::OwnMailbox);
         }
+        if self.balancer.is_some() {
+            interests.push(Interest::Arrivals);
+        }
         interests.extend(self.heard.interests());
         self.step.effects.push(Effect::Subscribe(interests));
         if self.step.restored {
@@ -375,6 +378,10 @@ impl AgentCore {
 
     fn on_alive(&mut self, alive: &Alive, retained: bool) {
         if alive.node != self.step.setup.node {
+            // Its permit may wait for what it has heard us say since it came, and we may have nothing new to say.
+            if alive.alive && !retained && self.keeps_out() {
+                self.speaker.ask_soon(self.step.now.mono);
+            }
             return;
         }
         if !self.step.restored && retained {
@@ -386,6 +393,12 @@ impl AgentCore {
             self.say_alive(true);
             self.speaker.ask();
         }
+    }
+
+    /// Whether permits can rest on what this load balancer's agent says.
+    fn keeps_out(&self) -> bool {
+        self.balancer.is_some()
+            && orders::collect(self.step.disk.memory()).values().any(|o| o.order == Order::Out)
     }
 
     fn notice_namesake(&mut self, boot: Boot) {

@@ -7,6 +7,10 @@ use crate::model::{
     BackendSeen, Mono, Now, Obeyed, Order, Report, ServerReport, SettleReport, Wall,
 };
 
+/// Those who come are answered together, this long after the last report: when a broker comes back, a
+/// thousand nodes do within seconds, and a load balancer's report is large.
+const TOGETHER_MS: u64 = 1_000;
+
 /// Keeps count of what was said.
 #[derive(Debug)]
 pub(super) struct Speaker {
@@ -16,6 +20,9 @@ pub(super) struct Speaker {
     /// Somebody asks for a report though nothing has changed.
     asked: bool,
     heartbeat_at: Mono,
+    said_at: Option<Mono>,
+    /// A report is due then, for somebody who has come.
+    soon_at: Option<Mono>,
     jitter: fastrand::Rng,
 }
 
@@ -26,6 +33,8 @@ impl Speaker {
             said: None,
             asked: false,
             heartbeat_at: Mono(0),
+            said_at: None,
+            soon_at: None,
             jitter: fastrand::Rng::with_seed(seed),
         }
     }
@@ -35,14 +44,20 @@ impl Speaker {
         self.asked = true;
     }
 
-    /// A report is due even if nothing has happened.
-    pub(super) fn is_due(&self, now: Mono) -> bool {
-        self.asked || now >= self.heartbeat_at
+    /// A report is due, at once or shortly, unless another one comes before.
+    pub(super) fn ask_soon(&mut self, now: Mono) {
+        let at = self.said_at.map_or(now, |said| said.plus_ms(TOGETHER_MS).max(now));
+        self.soon_at.get_or_insert(at);
     }
 
-    /// When a heartbeat is due.
-    pub(super) fn heartbeat_at(&self) -> Mono {
-        self.heartbeat_at
+    /// A report is due even if nothing has happened.
+    pub(super) fn is_due(&self, now: Mono) -> bool {
+        self.asked || now >= self.next_wake()
+    }
+
+    /// When a report is due.
+    pub(super) fn next_wake(&self) -> Mono {
+        self.soon_at.map_or(self.heartbeat_at, |soon| soon.min(self.heartbeat_at))
     }
 
     /// `report`, numbered and dated, if it is to be published.
@@ -54,6 +69,8 @@ impl Speaker {
         }
         self.said = Some(essence);
         self.asked = false;
+        self.soon_at = None;
+        self.said_at = Some(now.mono);
         // Within 10 % of the interval, so that a fleet that was started together drifts apart.
         let spread = setup.heartbeat_ms / 5;
         let interval_ms = setup.heartbeat_ms - spread / 2 + self.jitter.u64(0..=spread);

@@ -158,15 +158,12 @@ async fn the_access_control_list_of_the_docs_holds() {
 #[tokio::test]
 async fn the_access_control_list_of_the_docs_holds_in_the_embedded_broker() {
     use evenkeel::bus::embedded::{Broker, Config};
-    use mqtt5::broker::PasswordAuthProvider;
     let folder = tempfile::tempdir().expect("a directory");
-    let (acl, passwords) = (folder.path().join("acl"), folder.path().join("passwords"));
+    let (acl, passwords) = (folder.path().join("acl"), folder.path().join("bus.passwords"));
     fs::write(&acl, block("# evenkeel, fleet prod, embedded")).expect("write the list");
-    let line = |(user, password)| {
-        let hash = PasswordAuthProvider::hash_password(password).expect("a hash");
-        format!("{user}:{hash}\n")
-    };
-    fs::write(&passwords, USERS.map(line).concat()).expect("write the passwords");
+    for (user, password) in USERS {
+        hash_as_the_docs_say(folder.path(), user, password);
+    }
     let config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
         password_file: Some(passwords),
@@ -175,6 +172,21 @@ async fn the_access_control_list_of_the_docs_holds_in_the_embedded_broker() {
     };
     let broker = Broker::start(&config).await.expect("a broker");
     nodes_are_kept_apart(broker.address().port()).await;
+}
+
+/// Adds a line to `bus.passwords` in `folder`, by the commands of the docs.
+#[cfg(feature = "embedded-broker")]
+fn hash_as_the_docs_say(folder: &Path, user: &str, password: &str) {
+    program("argon2", "argon2");
+    program("openssl", "openssl");
+    let script = block("PASSWORD=$(");
+    let (_, script) = script.split_once('\n').expect("more than a password of its own");
+    let status = Command::new("sh")
+        .args(["-e", "-c", script])
+        .envs([("PASSWORD", password), ("NODE", user)])
+        .current_dir(folder)
+        .status();
+    assert!(status.expect("run sh").success());
 }
 
 const USERS: [(&str, &str); 3] =

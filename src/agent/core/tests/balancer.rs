@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::rig::*;
+use crate::agent::core::Event;
 use crate::agent::core::*;
 use crate::model::Order::{In, Out};
 use crate::model::*;
@@ -535,4 +536,38 @@ fn the_last_session_of_a_server_that_is_out_is_news() {
     assert_eq!(sessions(&mut rig, 3), 1);
     assert_eq!(sessions(&mut rig, 2), 0);
     assert_eq!(sessions(&mut rig, 0), 1);
+}
+
+#[test]
+fn who_comes_hears_what_is_out() {
+    let comes = |rig: &mut Rig, name: &str, alive: bool, retained: bool| {
+        let boot = Boot { started: WALL, connection: 2 };
+        let alive = Alive { node: NodeName::new(name).unwrap(), boot, alive };
+        rig.send(Event::Received { document: Document::Alive(alive), retained });
+    };
+    let mut rig = Rig::connected(balancer());
+    assert!(rig.interests.contains(&Interest::Arrivals));
+    rig.pass(2_000);
+    let said = rig.reports.len();
+    comes(&mut rig, "web1", true, false);
+    rig.pass(2_000);
+    assert_eq!(rig.reports.len(), said, "no permit can rest on it");
+
+    rig.assign(ordered(1, &[("s1", Out)]));
+    rig.pass(2_000);
+    let said = rig.reports.len();
+    comes(&mut rig, "web1", true, true);
+    comes(&mut rig, "web1", false, false);
+    assert_eq!(rig.reports.len(), said, "nobody has come");
+    comes(&mut rig, "web1", true, false);
+    assert_eq!(rig.reports.len(), said + 1, "at once");
+    for number in 2..50 {
+        comes(&mut rig, &format!("web{number}"), true, false);
+    }
+    assert_eq!(rig.reports.len(), said + 1, "not for each");
+    rig.pass(1_000);
+    assert_eq!(rig.reports.len(), said + 2, "for all of them");
+    rig.pass(5_000);
+    assert_eq!(rig.reports.len(), said + 2);
+    assert!(Rig::connected(web()).interests.iter().all(|interest| *interest != Interest::Arrivals));
 }
