@@ -80,7 +80,7 @@ pub struct BalancerSetup {
 }
 
 /// What every part of the core may use in one step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Step {
     now: Now,
     setup: Setup,
@@ -102,7 +102,7 @@ impl Step {
 }
 
 /// The agent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AgentCore {
     step: Step,
     boot: Boot,
@@ -122,7 +122,7 @@ pub struct AgentCore {
 }
 
 /// What is known of earlier lives, until it has been used.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Before {
     /// The life that the disk was last written by.
     disk_started: u64,

@@ -8,7 +8,7 @@ use crate::model::{
 };
 
 /// Keeps count of what was said.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Speaker {
     sequence: u64,
     /// What was last said on this connection, without what changes all the time.

@@ -18,7 +18,7 @@ use super::{Core, Effect, Publication, earliest, publish};
 const RECEIPT_MS: u64 = 20_000;
 
 /// Who has which message.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Post {
     /// As published.
     pub mailboxes: BTreeMap<NodeName, Mailbox>,
