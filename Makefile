@@ -3,7 +3,7 @@
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help build demo test lint advisories
+.PHONY: help build demo test exhaustive lint advisories
 
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
@@ -14,6 +14,7 @@ TEST = $(DEMO) ca-certificates iproute2 mosquitto mosquitto-clients openssl pyth
 help:
 	@echo 'make demo         a fleet on this machine, upgraded before your eyes'
 	@echo 'make test         every test, on real parts'
+	@echo 'make exhaustive   every interleaving of the cores, as far as a machine can in about an hour'
 	@echo 'make lint         format, clippy, licenses and sources of dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (asks github.com)'
 	@echo 'make build        target/release/evenkeel'
@@ -33,6 +34,10 @@ test:
 	@sh scripts/packages.sh $(TEST)
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
 	else set -x; cargo test --locked; fi
+
+exhaustive:
+	@sh scripts/packages.sh $(BUILDS)
+	EXHAUSTIVE=1 cargo test --locked --profile simulate --test exhaustive -- --nocapture --test-threads 1
 
 lint:
 	@sh scripts/packages.sh $(BUILDS)
