@@ -3,7 +3,7 @@
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help build demo test killed lint advisories
+.PHONY: help build demo test killed exhaustive lint advisories
 
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
@@ -15,6 +15,7 @@ help:
 	@echo 'make demo         a fleet on this machine, upgraded before your eyes'
 	@echo 'make test         every test, on real parts'
 	@echo 'make killed       controller and agents killed at every single effect of a rollout, not only at some'
+	@echo 'make exhaustive   every interleaving of the cores, as far as a machine can in about an hour'
 	@echo 'make lint         format, clippy, licenses and sources of dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (asks github.com)'
 	@echo 'make build        target/release/evenkeel'
@@ -42,6 +43,10 @@ PLACES = effect
 killed:
 	@sh scripts/packages.sh $(TEST)
 	EVENKEEL_EVERY_PLACE=1 cargo test --locked --test e2e $(PLACES) -- --nocapture
+
+exhaustive:
+	@sh scripts/packages.sh $(BUILDS)
+	EXHAUSTIVE=1 cargo test --locked --profile simulate --test exhaustive -- --nocapture --test-threads 1
 
 lint:
 	@sh scripts/packages.sh $(BUILDS)

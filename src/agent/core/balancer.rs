@@ -27,7 +27,7 @@ const OBSERVE_MS: u64 = 1_000;
 const RETRY_MS: u64 = 1_000;
 
 /// The load balancer of this node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Balancer {
     setup: BalancerSetup,
     /// Numbers what happens; see the file's head.
@@ -59,7 +59,7 @@ pub(super) struct Balancer {
 }
 
 /// What HAProxy is being asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Asking {
     Read { begun: u64 },
     Set(Vec<SetServer>),
@@ -68,7 +68,7 @@ enum Asking {
 }
 
 /// The last observation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Observed {
     begun: u64,
     at: Mono,
@@ -77,7 +77,7 @@ struct Observed {
 }
 
 /// A server, and for how long it has been as it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Tracked {
     seen: ServerSeen,
     ready_since: Option<Mono>,
@@ -85,7 +85,7 @@ struct Tracked {
 }
 
 /// A write that has been sent for a server and is not known to have worked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Try {
     state: SetState,
     process: ProcessId,

@@ -13,7 +13,7 @@ use crate::model::{AppName, Assignment, Epoch, Leader, Refusal, RefusalReason, S
 const APPS_MAX: usize = 1_024;
 
 /// Who commands.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Command {
     /// Assignments that came before the agent had read its own retained documents.
     waiting: BTreeMap<AppName, Assignment>,

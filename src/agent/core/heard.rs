@@ -18,7 +18,7 @@ pub(super) const SILENT_MS: u64 = 90_000;
 const FOLLOWED_MAX: usize = 64;
 
 /// The load balancers of this node's assignments.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Heard {
     followed: BTreeSet<NodeName>,
     live: BTreeMap<NodeName, (Mono, Report)>,

@@ -132,7 +132,7 @@ impl Memory {
 }
 
 /// The memory as decided, the memory as written, and the one write that may be under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Disk {
     memory: Memory,
     written: Arc<Memory>,

@@ -81,7 +81,7 @@ pub struct BalancerSetup {
 }
 
 /// What every part of the core may use in one step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Step {
     now: Now,
     setup: Setup,
@@ -103,7 +103,7 @@ impl Step {
 }
 
 /// The agent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AgentCore {
     step: Step,
     boot: Boot,
@@ -123,7 +123,7 @@ pub struct AgentCore {
 }
 
 /// What is known of earlier lives, until it has been used.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Before {
     /// The life that the disk was last written by.
     disk_started: u64,

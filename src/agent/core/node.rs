@@ -20,7 +20,7 @@ use crate::model::{
 use crate::plan::ports::UpgradeError;
 
 /// The apps of this node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     apps: BTreeMap<AppName, App>,
     upgrade: Option<Upgrade>,
@@ -29,7 +29,7 @@ pub(super) struct Node {
     runs: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct App {
     revision: RevisionSeen,
     reading: Option<u64>,
@@ -41,7 +41,7 @@ struct App {
 }
 
 /// The one upgrade of this node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Upgrade {
     /// Its record is on the way to the disk.
     Recorded {

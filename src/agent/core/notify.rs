@@ -31,7 +31,7 @@ const UNDER_WAY_MAX: usize = 8;
 const MESSAGES_MAX: usize = 256;
 
 /// The mailbox.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Post {
     mailbox: Option<Mailbox>,
     tries: BTreeMap<(MessageKey, RecipientName), Tries>,
@@ -40,7 +40,7 @@ pub(super) struct Post {
 }
 
 /// What was tried for a recipient of a message.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tries {
     under_way: bool,
     failures: u32,

@@ -12,7 +12,7 @@ use crate::model::{
 const TOGETHER_MS: u64 = 1_000;
 
 /// Keeps count of what was said.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Speaker {
     sequence: u64,
     /// What was last said on this connection, without what changes all the time.

@@ -22,7 +22,7 @@ const INTERVAL_MS_MIN: u64 = 100;
 const WRITE_EVERY_MS: u64 = 5_000;
 
 /// The settling of one app.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Settle {
     /// The last that was begun in this life.
     last: Option<Settling>,
@@ -30,7 +30,7 @@ pub(super) struct Settle {
     running: BTreeMap<CheckName, u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Settling {
     key: SettleKey,
     checks: BTreeSet<CheckName>,

@@ -16,7 +16,7 @@ use super::{Core, Effect, Publication, publish};
 const ECHO_MS: u64 = 10_000;
 
 /// What the broker shows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Echoes {
     /// Documents that it shows as we hold them.
     shown: BTreeSet<Topic>,

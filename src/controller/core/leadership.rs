@@ -20,7 +20,7 @@ const SIGN_OF_LIFE_MS: u64 = 2_000;
 const PROOF_MS: u64 = 5_000;
 
 /// Other controllers, and what is known of epochs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Peers {
     /// Ourselves.
     id: ControllerId,

@@ -24,7 +24,7 @@ const RECEIPT_MS: u64 = 20_000;
 const REST_MS_MAX: u64 = 3_600_000;
 
 /// Who has which message.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Post {
     /// As published.
     pub mailboxes: BTreeMap<NodeName, Mailbox>,

@@ -138,6 +138,7 @@ enum Bus {
 }
 
 /// Everything the controller knows.
+#[derive(Debug, Clone)]
 pub struct Core {
     setup: Setup,
     bus: Bus,

@@ -1,0 +1,191 @@
+//! Every interleaving, within bounds: the real controller core, the real agent cores and the real planner, with
+//! everything that can go wrong at every point where it can.
+//!
+//! Each test is one bounded product. An ordinary run takes small ones; `make exhaustive` takes them as far as a
+//! machine can in about an hour. `docs/safety.md` says what they came to, and what is not in them.
+
+mod agents;
+mod control;
+mod haproxy;
+mod model;
+mod plot;
+mod print;
+mod rest;
+mod seen;
+mod state;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel::model::{OnFailure, Share};
+use stateright::{Checker, Expectation, Model};
+
+use crate::model::Fleet;
+use crate::plot::{Clusters, Kind, Order, Plot, at, cluster, four, node, revision, two, with};
+
+fn explore(plot: Plot) {
+    let begun = Instant::now();
+    let name = plot.name;
+    let fleet = Fleet { plot: Arc::new(plot) };
+    let checker = fleet.checker().threads(2);
+    let checker = match std::env::var("DEPTH").ok().and_then(|text| text.parse().ok()) {
+        Some(depth) => checker.target_max_depth(depth),
+        None => checker,
+    };
+    let checker = checker.spawn_bfs().join();
+    eprintln!(
+        "{name}: {} unique states, {} steps, depth {}, {:.0} s",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        begun.elapsed().as_secs_f64()
+    );
+    let discoveries = checker.discoveries();
+    for property in checker.model().properties() {
+        match (property.expectation, discoveries.get(property.name)) {
+            (Expectation::Sometimes, Some(_)) | (Expectation::Always, None) => {}
+            (Expectation::Sometimes, None) => {
+                panic!("{name}: it never comes about that {}", property.name)
+            }
+            (_, Some(path)) => {
+                let state = path.last_state().clone();
+                let way: Vec<String> = path
+                    .clone()
+                    .into_actions()
+                    .iter()
+                    .map(|action| format!("{action:?}"))
+                    .collect();
+                panic!("{name}: {} breaks\n{}\n{state:?}", property.name, way.join("\n"));
+            }
+            (Expectation::Eventually, None) => unreachable!("no such property is asked for"),
+        }
+    }
+}
+
+/// How far a product is taken: as far as an ordinary test run can afford, or, where `EXHAUSTIVE` is set, further.
+fn bound<T>(in_passing: T, in_full: T) -> T {
+    if std::env::var_os("EXHAUSTIVE").is_some() { in_full } else { in_passing }
+}
+
+/// `alfa` goes to revision 2; in full `bravo` does, too, after it.
+fn rollout() -> Vec<Clusters> {
+    vec![at("1", "1"), bound(at("2", "1"), after(at("2", "2")))]
+}
+
+fn after(mut clusters: Clusters) -> Clusters {
+    let bravo = clusters.get_mut(&cluster("bravo")).expect("a cluster");
+    bravo.after.insert(cluster("alfa"));
+    clusters
+}
+
+#[test]
+fn in_another_order() {
+    let sights = vec![seen::CONVERGES, seen::REFUSES];
+    explore(Plot { sights, ..four("orders", rollout(), &[], 0, bound(1, 2)) });
+}
+
+#[test]
+fn both_clusters_at_once() {
+    let sights = vec![seen::CONVERGES, seen::FLOOR];
+    // A floor of three leaves one to be taken out at a time.
+    let commits = [at("1", "1"), at("2", "2")].map(|clusters| {
+        with(clusters, |settings| {
+            if let Some(balancing) = &mut settings.load_balancer {
+                balancing.min_ready = Share::Percent(75);
+            }
+        })
+    });
+    explore(Plot { sights, ..four("both at once", commits.into(), &[], 0, bound(0, 1)) });
+}
+
+#[test]
+fn two_nodes_in_any_order() {
+    let sights = vec![seen::CONVERGES];
+    let commits = vec![at("1", "1"), bound(at("2", "1"), at("2", "2"))];
+    explore(Plot { sights, ..two("two", commits, &[], 0) });
+}
+
+#[test]
+fn two_nodes_in_any_order_with_any_fault() {
+    let sights = vec![seen::CONVERGES, seen::SECOND_LIFE, seen::FOREIGN, seen::INTERRUPTED];
+    let commits = vec![at("1", "1"), at("2", "1"), at("3", "1")];
+    let order = bound(Order::Turns(0), Order::Any);
+    explore(Plot { sights, order, ..two("two, any fault", commits, &Kind::ALL, 1) });
+}
+
+#[test]
+fn documents_get_lost_late_reordered_or_doubled() {
+    let kinds = [Kind::Lost, Kind::Doubled, Kind::Reordered, Kind::Silent, Kind::Reconnects];
+    let sights = vec![seen::CONVERGES, seen::SILENT];
+    explore(Plot { sights, ..four("bus", rollout(), &kinds, bound(1, 2), bound(0, 1)) });
+}
+
+#[test]
+fn agents_die() {
+    let sights = vec![seen::CONVERGES, seen::INTERRUPTED, seen::SUCCEEDS_LATER];
+    let kinds = [Kind::AgentDies];
+    explore(Plot { sights, ..four("agents", rollout(), &kinds, bound(1, 2), bound(0, 1)) });
+}
+
+#[test]
+fn the_controller_dies() {
+    let sights = vec![seen::CONVERGES, seen::SECOND_LIFE];
+    let kinds = [Kind::ControllerDies, Kind::ControllerWiped];
+    explore(Plot { sights, ..four("controller", rollout(), &kinds, bound(1, 2), bound(0, 1)) });
+}
+
+#[test]
+fn haproxy_is_reloaded_and_set_by_hand() {
+    let sights = vec![seen::CONVERGES, seen::FOREIGN];
+    let kinds = [Kind::Reload, Kind::Hand];
+    explore(Plot { sights, ..four("haproxy", rollout(), &kinds, bound(1, 2), bound(0, 1)) });
+}
+
+#[test]
+fn haproxy_is_reloaded_without_a_state_file() {
+    let sights = vec![seen::CONVERGES, seen::LOST_BY_RELOAD];
+    let kinds = [Kind::Reload, Kind::Hand];
+    let plot = four("no state file", rollout(), &kinds, bound(1, 2), bound(0, 1));
+    explore(Plot { sights, state_file: false, ..plot });
+}
+
+#[test]
+fn upgrades_and_checks_fail() {
+    let sights = vec![seen::CONVERGES, seen::FAILS, seen::SUCCEEDS_LATER];
+    let kinds = [Kind::UpgradeFails, Kind::CheckFails];
+    explore(Plot { sights, ..four("failures", rollout(), &kinds, bound(2, 3), bound(0, 1)) });
+}
+
+#[test]
+fn a_cluster_rolls_back() {
+    let commits = rollout().into_iter().map(|clusters| {
+        with(clusters, |settings| {
+            settings.rollout.on_failure = OnFailure::Rollback;
+            settings.rollout.tries = 1;
+        })
+    });
+    let sights = vec![seen::CONVERGES, seen::ROLLS_BACK];
+    let kinds = [Kind::UpgradeFails, Kind::CheckFails, Kind::Commit];
+    explore(Plot {
+        sights,
+        ..four("rollback", commits.collect(), &kinds, bound(1, 2), bound(0, 1))
+    });
+}
+
+#[test]
+fn other_files_are_committed() {
+    let mut commits = rollout();
+    let second = commits[1].clone();
+    commits.push(with(second.clone(), |settings| {
+        if settings.revision == revision("2") {
+            settings.revision = revision("3");
+        }
+    }));
+    commits.push(with(second.clone(), |settings| settings.paused = true));
+    commits.push(with(second, |settings| {
+        settings.hold.insert(node("web1"));
+    }));
+    let sights = vec![seen::CONVERGES, seen::SUPERSEDED, seen::PAUSED, seen::HELD];
+    let plot = four("commits", commits, &[Kind::Commit], bound(1, 2), bound(0, 1));
+    explore(Plot { sights, ..plot });
+}

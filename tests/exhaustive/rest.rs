@@ -1,0 +1,133 @@
+//! From any state, when nothing more goes wrong: everybody does what is to be done, until nothing is; then the
+//! fleet has converged, or is blocked by exactly what is true.
+//!
+//! The way from one state leads over others, so each state is walked from once: where a way meets one that has been
+//! walked, it ends as that one did.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use evenkeel::checker::Checker;
+use evenkeel::model::*;
+use evenkeel::plan::Phase;
+
+use crate::model::{Action, after, expected, has_converged};
+use crate::plot::server;
+use crate::state::State;
+
+/// Steps in which everything that can be under way has come to its end, with every try and every timeout.
+const STEPS_MAX: usize = 3_000;
+
+/// Times that time passes, and nobody is asked for anything, after which nobody will be: longer than every
+/// deadline of the plots.
+const WAITS_MAX: u8 = 13;
+
+/// How the ways ended that were walked, by fingerprint.
+static WALKED: LazyLock<Mutex<HashMap<(u64, u8), bool>>> = LazyLock::new(Mutex::default);
+
+/// Whether it ends well.
+pub fn comes_to_rest(from: &State) -> bool {
+    let mut way = Vec::new();
+    let mut state = from.clone();
+    // What more could have gone wrong does not matter any more.
+    (state.faults, state.turns) = (0, 0);
+    state.put_off.clear();
+    state.seal();
+    let ends_well = loop {
+        let at = state.fingerprint();
+        let walked = WALKED.lock().unwrap_or_else(PoisonError::into_inner).get(&at).copied();
+        if let Some(known) = walked {
+            break known;
+        }
+        way.push(at);
+        if way.len() > STEPS_MAX {
+            eprintln!("it does not come to rest: {state:?}");
+            break false;
+        }
+        if !state.checker.breaches().is_empty() {
+            break true; // told by the invariant that broke
+        }
+        let next = expected(&state).into_iter().find_map(|action| after(&state, &action));
+        state = match next {
+            Some(next) => next,
+            None if has_converged(&state) || state.waited >= WAITS_MAX => {
+                break match judge(&state) {
+                    Ok(()) => true,
+                    Err(what) => {
+                        eprintln!("{what}: {state:?}");
+                        false
+                    }
+                };
+            }
+            None => match after(&state, &Action::TimePasses) {
+                Some(next) => next,
+                None => break false,
+            },
+        };
+    };
+    let mut walked = WALKED.lock().unwrap_or_else(PoisonError::into_inner);
+    walked.extend(way.into_iter().map(|at| (at, ends_well)));
+    ends_well
+}
+
+/// What is wrong with a state of rest.
+fn judge(state: &State) -> Result<(), String> {
+    if let Some(breach) = Checker::clone(&state.checker).end().first() {
+        return Err(breach.to_string());
+    }
+    for (web, of) in &state.plot.webs {
+        let shown = state.control.shown.get(web).ok_or("it is not shown")?;
+        if !is_true(state, web, of, &shown.decision) {
+            return Err(format!("{web} rests without reason: {}", shown.decision));
+        }
+    }
+    Ok(())
+}
+
+fn is_ready(state: &State, lb: &NodeName, web: &NodeName) -> bool {
+    state.agents[lb].haproxy.as_ref().is_some_and(|haproxy| haproxy.seen(&server(web)).is_ready())
+}
+
+/// Whether a decision is one to rest with, and what it says is so, in truth.
+fn is_true(state: &State, web: &NodeName, of: &ClusterName, decision: &Decision) -> bool {
+    let desired = &state.plot.commits[state.committed];
+    let settings = &desired[of];
+    let members: BTreeMap<&NodeName, &ClusterName> =
+        state.plot.webs.iter().map(|(name, of)| (name, of)).collect();
+    let failed = |name: &NodeName| {
+        let (agent, target) = (&state.agents[name], &settings.revision);
+        agent.failed.get(target).is_some_and(|times| *times >= settings.rollout.tries)
+            || agent.unsettled.contains(target)
+    };
+    let siblings = || members.iter().filter(|(_, cluster)| **cluster == of).map(|(name, _)| *name);
+    let is_late = |other: &ClusterName| {
+        let of_it = || members.iter().filter(|(_, cluster)| **cluster == other);
+        of_it().any(|(name, _)| state.agents[*name].runs.as_ref() != Some(&settings.revision))
+            || state.control.phases.get(other) != Some(&Phase::Converged)
+    };
+    match decision {
+        Decision::Done(Done::InService { revision }) => {
+            let excused =
+                settings.paused || siblings().any(failed) || settings.after.iter().any(is_late);
+            state.agents[web].runs.as_ref() == Some(revision)
+                && state.plot.balancers.iter().all(|lb| is_ready(state, lb, web))
+                && (*revision == settings.revision || excused)
+        }
+        Decision::Done(Done::Held) => settings.hold.contains(web),
+        Decision::Blocked(Blocked::Paused) => settings.paused,
+        Decision::Blocked(Blocked::Failed { .. }) => failed(web),
+        Decision::Blocked(Blocked::Rejected { .. }) => siblings().any(failed),
+        Decision::Blocked(Blocked::ForeignMaintenance { lb, .. }) => {
+            let bits = state.agents[lb].haproxy.as_ref().map(|h| h.servers[&server(web)]);
+            bits.is_some_and(|bits| !bits.is_clear())
+        }
+        Decision::Blocked(Blocked::Floor { lb, floor, .. }) => {
+            let ready = members.keys().filter(|web| is_ready(state, lb, web)).count();
+            ready <= *floor
+        }
+        Decision::Wait { what: Wait::After { cluster, revision }, .. } => {
+            *revision == settings.revision && is_late(cluster)
+        }
+        _ => false,
+    }
+}
