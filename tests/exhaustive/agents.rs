@@ -236,6 +236,8 @@ impl State {
                 let seen = RevisionSeen::Running(runs);
                 events.push_back(Event::RevisionRead { app, read, seen });
             }
+            // A deploy command dies with its agent here.
+            Effect::AwaitEarlier { app } => events.push_back(Event::EarlierEnded { app }),
             Effect::StartUpgrade { app, revision, timeout_ms: _ } => {
                 let agent = self.agent(name);
                 let memory = agent.disk.as_ref().expect("its record is on disk");
@@ -293,6 +295,8 @@ impl State {
                 self.agent(name).follows.insert(lb.clone());
                 self.retained_report(lb)
             }
+            // Who comes is heard of at the next heartbeat: that it can be sooner is for speed alone.
+            Interest::Arrivals => None,
             Interest::OwnMarker | Interest::OwnMailbox => None,
         };
         if let Some(document) = document {
