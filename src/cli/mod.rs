@@ -100,7 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn answer(result: Result<Outcome, Problem>) -> ExitCode {
     let outcome = result.unwrap_or_else(|problem| {
         print::error(&format!("evenkeel: {}", chain(&problem)));
-        Outcome::NoAnswer
+        problem.outcome()
     });
     outcome.into()
 }

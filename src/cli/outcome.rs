@@ -13,13 +13,14 @@ use super::select::Unknown;
 pub enum Outcome {
     /// As it should be, or done.
     Fine = 0,
-    /// Not as it should be, and nothing is under way that changes that.
+    /// Not as it should be, and nothing is under way that changes that; or the controller, who would
+    /// know, is out of reach.
     Amiss = 1,
     /// Something is under way, or is to be done.
     UnderWay = 2,
     /// What is to be done would end blocked.
     WouldBlock = 3,
-    /// No answer: wrong use, an unknown name, a controller out of reach.
+    /// No answer: wrong use, an unknown name, something else than a controller.
     NoAnswer = 4,
 }
 
@@ -66,4 +67,20 @@ pub enum Problem {
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[source] std::io::Error),
+}
+
+impl Problem {
+    /// What it amounts to: a controller that is out of reach is a fault of the fleet's, anything
+    /// else one of the question's.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Client(error) if error.is_passing() => Outcome::Amiss,
+            Self::Client(_)
+            | Self::Unknown(_)
+            | Self::Desired { .. }
+            | Self::NotReady { .. }
+            | Self::Endless { .. }
+            | Self::Output(_) => Outcome::NoAnswer,
+        }
+    }
 }

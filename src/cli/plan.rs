@@ -33,7 +33,7 @@ silent stays silent\nand maintenance set by others stays set. Nothing is touched
 /// Shows, step by step, what would be done from here, and how it would end.
 ///
 /// Exits 0 if nothing is to be done, 2 if something is and it would end converged, 3 if it would end
-/// blocked, and 4 if there is no answer.
+/// blocked, 1 if the controller is out of reach, and 4 if there is no answer.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// One app; without it, all of them.

@@ -19,7 +19,7 @@ use crate::plan::Phase;
 /// Shows how far the clusters are.
 ///
 /// Exits 0 if all have converged, 2 if one is progressing, 1 if none is but one is degraded or out
-/// of reach, and 4 if there is no answer.
+/// of reach, or the controller is, and 4 if there is no answer.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// One app, or one cluster; without it, all of them.

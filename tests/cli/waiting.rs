@@ -102,7 +102,7 @@ fn the_time_is_up() {
 
     let address = format!("http://127.0.0.1:{}", free_port());
     let arguments = ["status", "--wait", "--timeout", "0s", "--controller", &address];
-    assert_eq!(finish(&mut evenkeel(&arguments)).code, 4);
+    assert_eq!(finish(&mut evenkeel(&arguments)).code, 1);
 }
 
 #[test]
