@@ -157,6 +157,7 @@ impl Driver {
         let clock = Instant::now();
         let core = AgentCore::new(setup, memory, now(clock));
         let (session, events) = open(&config.bus, &config.fleet, &node, core.started())?;
+        tracing::info!(%node, fleet = %config.fleet, broker = %config.bus.url, "agent started");
         Ok(Driver {
             node,
             fleet: config.fleet,
@@ -373,8 +374,11 @@ impl Driver {
                 tracing::info!(connection, "connected to the broker");
                 Some(Event::Connected { connection })
             }
-            session::Event::Disconnected { reason, retry_ms, .. } => {
-                tracing::warn!(reason, retry_ms, "not connected to the broker");
+            session::Event::Disconnected { reason, retry_ms, is_news, .. } => {
+                if is_news {
+                    let broker = &self.bus.url;
+                    tracing::warn!(%broker, reason, retry_ms, "not connected to the broker; trying on");
+                }
                 Some(Event::Disconnected)
             }
             session::Event::Refused { operation, reason } => {

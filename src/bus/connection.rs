@@ -15,6 +15,7 @@ use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateErr
 use rumqttc::{NetworkOptions, Outgoing, Transport};
 use tokio::sync::{mpsc, watch};
 
+use super::outage::Outage;
 use super::outbox::Item;
 use super::session::{Event, Operation, Options, Shared};
 use super::topics::Topic;
@@ -68,6 +69,7 @@ impl Driver {
     pub(super) async fn run(self, ended: watch::Sender<Option<Ending>>) {
         let _shut = Shut(self.shared.clone());
         let mut backoff = Backoff { failures: 0 };
+        let mut outage = Outage::default();
         let mut connection = 0;
         let ending = loop {
             connection += 1;
@@ -78,10 +80,16 @@ impl Driver {
                 Ending::Closed => break Ending::Closed,
                 Ending::Lost(reason) => reason,
             };
-            let retry = backoff.next(connected.map(|at: Instant| at.elapsed()));
+            let stood = has_stood(connected);
+            if stood {
+                outage.ended();
+            }
+            let is_news = outage.is_news(&reason, Instant::now());
+            let retry = backoff.next(stood);
             let retry_ms = retry.as_millis() as u64;
             tracing::debug!(connection, reason, retry_ms, "no connection to the broker");
-            self.tell(Event::Disconnected { connection, reason: reason.clone(), retry_ms }).await;
+            let said = reason.clone();
+            self.tell(Event::Disconnected { connection, reason: said, retry_ms, is_news }).await;
             tokio::select! {
                 biased;
                 () = self.closing() => break Ending::Lost(reason),
@@ -286,6 +294,12 @@ impl Drop for Shut {
     }
 }
 
+/// Whether there was a connection. One that stood only for a moment counts as a failure: the
+/// broker, or a second client of our id, may throw us out each time.
+fn has_stood(connected: Option<Instant>) -> bool {
+    connected.is_some_and(|at| at.elapsed() >= Duration::from_millis(RETRY_MS_MAX))
+}
+
 /// Exponential backoff with full jitter: the wait is drawn evenly from zero to a ceiling that
 /// doubles, so that a fleet does not come back in step.
 struct Backoff {
@@ -293,10 +307,9 @@ struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after a connection that stood for `stood`. One that stood only for a moment counts
-    /// as a failure: the broker, or a second client of our id, may throw us out each time.
-    fn next(&mut self, stood: Option<Duration>) -> Duration {
-        if stood.is_some_and(|stood| stood >= Duration::from_millis(RETRY_MS_MAX)) {
+    /// The wait after a connection; whether it has stood.
+    fn next(&mut self, stood: bool) -> Duration {
+        if stood {
             self.failures = 0;
         }
         let ceiling = (RETRY_MS_FIRST << self.failures.min(16)).min(RETRY_MS_MAX);
@@ -350,14 +363,19 @@ mod tests {
     #[test]
     fn the_wait_grows_to_its_ceiling_and_not_beyond() {
         let mut backoff = Backoff { failures: 0 };
-        assert!(backoff.next(None) <= Duration::from_millis(RETRY_MS_FIRST));
-        let waits: Vec<_> = (0..1000).map(|_| backoff.next(None)).collect();
+        assert!(backoff.next(false) <= Duration::from_millis(RETRY_MS_FIRST));
+        let waits: Vec<_> = (0..1000).map(|_| backoff.next(false)).collect();
         assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(RETRY_MS_MAX)));
         assert!(waits.iter().any(|wait| *wait > Duration::from_millis(RETRY_MS_MAX / 2)));
-        // A connection that stood for a moment only does not make the next try a quick one.
-        backoff.next(Some(Duration::from_millis(1)));
-        assert!(backoff.failures > 1000);
-        backoff.next(Some(Duration::from_secs(60)));
+        backoff.next(true);
         assert_eq!(backoff.failures, 1);
+    }
+
+    #[test]
+    fn a_connection_that_stood_for_a_moment_counts_as_none() {
+        let ago = |ms| Instant::now().checked_sub(Duration::from_millis(ms));
+        assert!(!has_stood(None));
+        assert!(!has_stood(ago(0)));
+        assert!(has_stood(ago(RETRY_MS_MAX)));
     }
 }

@@ -12,6 +12,7 @@ mod connection;
 pub mod embedded;
 mod file;
 pub mod intake;
+mod outage;
 mod outbox;
 pub mod session;
 mod tls;

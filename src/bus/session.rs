@@ -142,6 +142,9 @@ pub enum Event {
         reason: String,
         /// In how many milliseconds the next try begins.
         retry_ms: u64,
+        /// Whether it is worth a line in the log: it is the first of an outage, has another reason
+        /// than the one before, or the last line was long ago.
+        is_news: bool,
     },
     /// A document has arrived.
     Message {

@@ -76,6 +76,9 @@ async fn controller(args: &ControllerArgs) -> Result<(), String> {
             args.http
         )
     })?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "HTTP listens");
+    }
     let broker = Broker::start(args).await?;
     let url = broker.url(args).parse().map_err(|error| format!("--bus: {error}"))?;
     let bus = session::Config {
@@ -130,7 +133,6 @@ impl Broker {
             let broker = embedded::Broker::start(&config)
                 .await
                 .map_err(|error| crate::command::chain(&error))?;
-            tracing::info!(address = %broker.address(), "embedded broker started");
             Ok(Self::Embedded(broker))
         }
         #[cfg(not(feature = "embedded-broker"))]

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::core::{Core, Effect, Input, Publication, Setup};
 use super::store::{Store, StoreError};
 use super::view::{EventsView, View, WorldView};
-use crate::bus::intake;
 use crate::bus::session::{self, Events, Handle};
 use crate::bus::topics::Topic;
 use crate::bus::wire::{Document, WireError, encode};
+use crate::bus::{BrokerAddress, intake};
 use crate::desired::{Snapshot, WatchError, Watcher};
 use crate::model::{
     AppName, ControllerAlive, ControllerId, DesiredApp, Event, EventKind, FleetName, Mono,
@@ -148,6 +148,7 @@ pub async fn run(
         counters: Counters::default(),
         bad_senders: BTreeSet::new(),
         connection: 0,
+        broker: config.bus.url.clone(),
     };
     tracing::info!(controller = %setup.id, fleet = %config.fleet, "controller started");
     let mut list_due: Option<tokio::time::Instant> = None;
@@ -245,6 +246,8 @@ struct Driver {
     /// Senders of unreadable documents that were logged; each is named once.
     bad_senders: BTreeSet<Topic>,
     connection: u64,
+    /// Where the bus is.
+    broker: BrokerAddress,
 }
 
 impl Driver {
@@ -256,8 +259,11 @@ impl Driver {
                 self.connection = connection;
                 self.step(Input::Connected { connection })
             }
-            session::Event::Disconnected { reason, retry_ms, .. } => {
-                tracing::warn!(reason, retry_ms, "not connected to the bus");
+            session::Event::Disconnected { reason, retry_ms, is_news, .. } => {
+                if is_news {
+                    let broker = &self.broker;
+                    tracing::warn!(%broker, reason, retry_ms, "not connected to the bus; trying on");
+                }
                 self.step(Input::Disconnected)
             }
             session::Event::Refused { operation, reason } => {

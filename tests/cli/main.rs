@@ -9,6 +9,7 @@ mod fleet;
 mod parts;
 
 mod answers;
+mod daemons;
 mod forecast;
 mod program;
 mod shown;

@@ -26,6 +26,34 @@ on_both_brokers! {
     }
 }
 
+/// The first signal lets its command end, and it says how that went before it goes.
+#[test]
+fn asked_to_end_in_mid_upgrade() {
+    let mut scene = in_the_middle(small(Broker::Embedded));
+    scene.agent("web2").signal(Signal::TERM);
+    scene.logs("web2", "ending upgrading=true");
+    scene.agent("web2").assert_running();
+    open_gate(&scene);
+    assert!(scene.agent("web2").wait().success());
+    scene.logs("web2", "upgrade succeeded");
+    scene.start_agent("web2");
+    ends_well(scene, 1);
+}
+
+/// The second does not: its command is killed, and another attempt is needed.
+#[test]
+fn forced_to_end_in_mid_upgrade() {
+    let mut scene = in_the_middle(small(Broker::Embedded));
+    scene.agent("web2").signal(Signal::TERM);
+    scene.logs("web2", "ending upgrading=true");
+    scene.agent("web2").signal(Signal::INT);
+    assert_eq!(scene.agent("web2").wait().code(), Some(1));
+    scene.logs("web2", "ended at once, by a second signal; what was running was killed");
+    open_gate(&scene);
+    scene.start_agent("web2");
+    ends_well(scene, 2);
+}
+
 /// It is not there when its turn is over, nor when the rollout is; then it tells how it went.
 #[test]
 fn frozen_in_mid_upgrade_and_woken_after_the_rollout() {

@@ -120,6 +120,13 @@ impl Scene {
         });
     }
 
+    /// Waits until the log of a process has these words.
+    pub fn logs(&self, name: &str, words: &str) {
+        let log = self.folder.join("log").join(name);
+        let says = |_: &Scene| std::fs::read_to_string(&log).is_ok_and(|log| log.contains(words));
+        self.wait_for(words, says);
+    }
+
     /// Waits until `holds`; shows what was going on if that does not come.
     pub fn wait_for(&self, what: &str, holds: impl Fn(&Scene) -> bool) {
         let started = Instant::now();
