@@ -35,6 +35,8 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 pub struct Counts {
     /// Answers with status 200, by the revision that gave them.
     pub served: BTreeMap<String, u64>,
+    /// Answers of a load balancer that has no server for them, where that is to be expected.
+    pub unserved: u64,
     /// Everything else.
     pub failed: u64,
     /// The longest time that an answer took.
@@ -49,8 +51,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts to ask 127.0.0.1:`port`; `tell` hears of every failure at once.
-    pub fn start(port: u16, tell: impl Fn(&str) + Send + Sync + 'static) -> Load {
+    /// Starts to ask 127.0.0.1:`port`; `tell` hears of every failure at once. `may_be_empty`: the
+    /// floor lets every server be out at once, and an answer that says so is no failure.
+    pub fn start(
+        port: u16,
+        may_be_empty: bool,
+        tell: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Load {
         let counts = Arc::new(Mutex::new(Counts::default()));
         let tell: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(tell);
         let (stop, stopped) = watch::channel(false);
@@ -59,6 +66,7 @@ impl Load {
             let worker = Worker {
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
                 counts: Arc::clone(&counts),
+                may_be_empty,
                 tell: Arc::clone(&tell),
                 stopped: stopped.clone(),
             };
@@ -89,6 +97,7 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 struct Worker {
     address: SocketAddr,
     counts: Arc<Mutex<Counts>>,
+    may_be_empty: bool,
     tell: Arc<dyn Fn(&str) + Send + Sync>,
     stopped: watch::Receiver<bool>,
 }
@@ -108,7 +117,7 @@ impl Worker {
             }
             let began = Instant::now();
             let answer = timeout(ANSWER_MAX, ask(&mut connection, self.address)).await;
-            let answer = answer.unwrap_or_else(|_| Err(format!("no answer in {ANSWER_MAX:?}")));
+            let answer = answer.unwrap_or(Err(Failure::Late));
             if answer.is_err() {
                 connection = None;
             }
@@ -116,44 +125,60 @@ impl Worker {
         }
     }
 
-    fn count(&self, answer: Result<String, String>, took: Duration) {
+    fn count(&self, answer: Result<String, Failure>, took: Duration) {
         let mut counts = lock(&self.counts);
         counts.longest = counts.longest.max(took);
         match answer {
             Ok(revision) => *counts.served.entry(revision).or_default() += 1,
-            Err(error) => {
+            Err(Failure::Status(503, _)) if self.may_be_empty => counts.unserved += 1,
+            Err(failure) => {
                 counts.failed += 1;
                 drop(counts);
-                (self.tell)(&error);
+                (self.tell)(&failure.to_string());
             }
         }
     }
+}
+
+/// Why a request has failed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Failure {
+    #[error("no answer in {ANSWER_MAX:?}")]
+    Late,
+    #[error("{0}")]
+    Broken(String),
+    #[error("status {0}: {1}")]
+    Status(u16, String),
 }
 
 /// One request over a connection that is kept; the revision that answered it.
 async fn ask(
     kept: &mut Option<BufReader<TcpStream>>,
     address: SocketAddr,
-) -> Result<String, String> {
+) -> Result<String, Failure> {
     let mut connection = match kept.take() {
         Some(connection) if !has_ended(&connection) => connection,
         Some(_) | None => {
             let stream = TcpStream::connect(address).await;
-            let stream = stream.map_err(|error| format!("no connection: {error}"))?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let stream =
+                stream.map_err(|error| Failure::Broken(format!("no connection: {error}")))?;
+            stream.set_nodelay(true).map_err(|error| Failure::Broken(error.to_string()))?;
             BufReader::new(stream)
         }
     };
     let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n");
     let sent = connection.get_mut().write_all(request.as_bytes()).await;
-    sent.map_err(|error| format!("cannot send: {error}"))?;
-    let answer = read_answer(&mut connection).await?;
+    sent.map_err(|error| Failure::Broken(format!("cannot send: {error}")))?;
+    let answer = read_answer(&mut connection).await.map_err(Failure::Broken)?;
     if !answer.closes {
         *kept = Some(connection);
     }
     match answer.status {
         200 => Ok(answer.revision),
-        status => Err(format!("status {status}: {}", answer.body.lines().next().unwrap_or(""))),
+        status => {
+            let first = answer.body.lines().next().unwrap_or_default();
+            Err(Failure::Status(status, first.to_owned()))
+        }
     }
 }
 
@@ -258,7 +283,7 @@ mod tests {
         assert_eq!(ask(&mut kept, address).await, Ok("2".to_owned()));
         assert!(kept.is_some(), "the connection is kept");
         assert_eq!(ask(&mut kept, address).await, Ok("2".to_owned()));
-        assert_eq!(ask(&mut kept, address).await, Err("status 503: nobody".to_owned()));
+        assert_eq!(ask(&mut kept, address).await, Err(Failure::Status(503, "nobody".to_owned())));
         assert!(kept.is_none());
     }
 
@@ -272,21 +297,42 @@ mod tests {
             (&["HTTP/1.1 200 OK\r\n\r\n"], "without a usable length"),
         ] {
             let address = server(answers).await;
-            let error = ask(&mut None, address).await.unwrap_err();
+            let error = ask(&mut None, address).await.unwrap_err().to_string();
             assert!(error.contains(says), "{answers:?}: {error}");
         }
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(ask(&mut None, free).await.unwrap_err().contains("no connection"));
+        assert!(ask(&mut None, free).await.unwrap_err().to_string().contains("no connection"));
     }
 
     #[tokio::test]
     async fn everything_is_counted() {
         let address = server(&[GOOD, GOOD, "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"]).await;
         let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let load = Load::start(address.port(), move |error| drop(sender.send(error.to_owned())));
+        let load = Load::start(address.port(), false, move |error| {
+            drop(sender.send(error.to_owned()));
+        });
         assert_eq!(told.recv().await.unwrap(), "status 500: ");
         let counts = load.end().await;
         assert!(counts.failed >= 1);
         assert!(counts.served["2"] >= 2, "{counts:?}");
+    }
+
+    #[test]
+    fn nobody_in_service_is_a_failure_unless_it_is_expected() {
+        for may_be_empty in [false, true] {
+            let worker = Worker {
+                address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+                counts: Arc::default(),
+                may_be_empty,
+                tell: Arc::new(|_| {}),
+                stopped: watch::channel(false).1,
+            };
+            for status in [503, 500] {
+                worker.count(Err(Failure::Status(status, String::new())), Duration::ZERO);
+            }
+            let counts = lock(&worker.counts);
+            let expected = if may_be_empty { (1, 1) } else { (0, 2) };
+            assert_eq!((counts.unserved, counts.failed), expected);
+        }
     }
 }

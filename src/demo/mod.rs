@@ -320,7 +320,8 @@ async fn play(
     let receiver = stage.receiver.insert(receiver);
     let told = Arc::clone(teller);
     let tell = move |error: &str| told.timed("load", &format!("REQUEST FAILED: {error}"));
-    stage.load = Some(Load::start(fleet.site().front_port, tell));
+    let may_be_empty = fleet.site().floor_is_none();
+    stage.load = Some(Load::start(fleet.site().front_port, may_be_empty, tell));
     let told = Arc::clone(teller);
     let tell = move |node: &_, change: &progress::Change| {
         told.timed(&format!("{node}"), &change.to_string())

@@ -327,6 +327,12 @@ backend app
         files
     }
 
+    /// Whether every server may be out at once.
+    pub(super) fn floor_is_none(&self) -> bool {
+        let floor = self.shape.min_ready.as_deref();
+        floor.is_some_and(|floor| matches!(floor, "0" | "0%"))
+    }
+
     fn own(&self, name: &str, role: Role, args: &[&dyn AsRef<std::ffi::OsStr>]) -> Program {
         let args = args.iter().map(|arg| OsString::from(arg.as_ref())).collect();
         Program { name: name.to_owned(), command: PathBuf::from(&self.exe), args, role }

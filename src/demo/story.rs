@@ -180,6 +180,7 @@ impl Story<'_> {
             rollouts,
             requests: Requests {
                 served: counts.served,
+                unserved: counts.unserved,
                 failed: counts.failed,
                 longest: counts.longest.as_millis() as f64 / 1000.0,
             },

@@ -66,6 +66,8 @@ pub struct Phases {
 pub struct Requests {
     /// Answered with status 200, by revision.
     pub served: BTreeMap<String, u64>,
+    /// Answered with status 503 while a floor of 0 let every server be out at once.
+    pub unserved: u64,
     /// Anything else.
     pub failed: u64,
     /// The longest time that an answer took, in seconds.
@@ -146,6 +148,10 @@ impl fmt::Display for Summary {
             .collect();
         writeln!(f, "\nupgrades    {upgraded}")?;
         writeln!(f, "requests    {}", served.join(", "))?;
+        if self.requests.unserved > 0 {
+            let why = "the floor of 0 lets every server be out at once";
+            writeln!(f, "unserved    {}: {why}", self.requests.unserved)?;
+        }
         writeln!(f, "failed      {}", self.requests.failed)?;
         writeln!(f, "slowest     {:.3} s", self.requests.longest)?;
         writeln!(f, "messages    {}", self.messages)?;
@@ -202,6 +208,7 @@ mod tests {
             rollouts: vec![rollout],
             requests: Requests {
                 served: BTreeMap::from([("1".into(), 7)]),
+                unserved: 0,
                 failed: 0,
                 longest: 0.1,
             },
@@ -211,6 +218,9 @@ mod tests {
         let text = summary.to_string();
         assert!(text.contains("alfa to 2, 5 nodes") && text.contains("0.700"), "{text}");
         assert!(text.contains("7 by revision 1") && text.ends_with("All is well."), "{text}");
+        assert!(!text.contains("unserved"), "{text}");
+        summary.requests.unserved = 3;
+        assert!(summary.to_string().contains("unserved    3: the floor of 0"), "{summary}");
         summary.problems.push("one request failed".into());
         assert!(summary.to_string().contains("PROBLEM     one request failed"));
         let json = serde_json::to_value(&summary).unwrap();

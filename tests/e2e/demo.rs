@@ -25,3 +25,11 @@ fn with_releases_on_mosquitto() {
     let summary = demo(&["--release-layout", "--broker", "mosquitto"]);
     assert_eq!(summary["problems"], serde_json::json!([]), "{summary:#}");
 }
+
+/// Nobody serves while all of them are upgraded: that is what was asked for, and is told apart from failures.
+#[test]
+fn nine_at_once_without_a_floor() {
+    let summary = demo(&["--no-git", "--one-cluster", "--min-ready", "0"]);
+    assert_eq!(summary["problems"], serde_json::json!([]), "{summary:#}");
+    assert!(summary["requests"]["unserved"].as_u64() > Some(0), "{summary:#}");
+}
