@@ -135,7 +135,7 @@ pub async fn run(
     mut queries: mpsc::Receiver<Query>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ControllerError> {
-    let store = Store::open(&config.state)?;
+    let mut store = Store::open(&config.state)?;
     let clock = Clock::new();
     let setup = Setup { id: store.controller_id()?, started: store.started(clock.now().wall.0)? };
     let (handle, mut events) = open(&config, &setup)?;

@@ -1,12 +1,16 @@
-//! The state directory: what the controller must not forget, a file per app, written atomically.
+//! The state directory: what the controller must not forget.
+//!
+//! An app is kept in a pair of files, in which a write is one flush: rollouts begin and end with one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{self, Access, DiskError};
+use crate::command::chain;
+use crate::disk::{self, Access, DiskError, Found, Pair};
 use crate::model::{AppName, ClusterLedger, ClusterName, ControllerId, DesiredApp};
 
 /// The version of the files that this program writes, and the only one that it reads.
@@ -78,6 +82,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// The files of the apps that have been read or kept.
+    pairs: BTreeMap<AppName, Pair>,
     _lock: File,
 }
 
@@ -91,7 +97,7 @@ impl Store {
         let lock = disk::lock_folder(folder).map_err(open)?;
         let lock = lock.ok_or_else(|| StoreError::Locked { path: folder.to_owned() })?;
         disk::make_folder(&folder.join("apps")).map_err(open)?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        Ok(Self { folder: folder.to_owned(), pairs: BTreeMap::new(), _lock: lock })
     }
 
     /// This controller's id, drawn at the first start.
@@ -121,27 +127,63 @@ impl Store {
         Ok(started)
     }
 
-    /// Every app that is kept. A file that cannot be read is set aside, with a word in the log: it
+    /// Every app that is kept. What cannot be read is set aside, with a word in the log: it
     /// is as if the disk had been lost, which the published status covers.
-    pub fn load(&self) -> Vec<AppFile> {
-        let Ok(entries) = fs::read_dir(self.folder.join("apps")) else { return Vec::new() };
-        let mut paths: Vec<PathBuf> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+    pub fn load(&mut self) -> Vec<AppFile> {
+        let Ok(entries) = fs::read_dir(self.apps()) else { return Vec::new() };
+        let names: BTreeSet<AppName> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name().into_string().ok()?;
+                AppName::new(name.strip_suffix(".a").or_else(|| name.strip_suffix(".b"))?).ok()
+            })
             .collect();
-        paths.sort();
-        paths.iter().filter_map(|path| load(path)).collect()
+        names.into_iter().filter_map(|name| self.load_app(name)).collect()
     }
 
     /// Keeps an app. When this returns, it survives a crash.
     ///
     /// # Errors
-    /// [`StoreError::Write`], [`StoreError::Form`]; the file that was there before is intact then.
-    pub fn keep(&self, file: &AppFile) -> Result<(), StoreError> {
-        let path = self.folder.join("apps").join(format!("{}.json", file.app));
+    /// [`StoreError::Write`], [`StoreError::Form`]; what was there before is intact then.
+    pub fn keep(&mut self, file: &AppFile) -> Result<(), StoreError> {
+        let apps = self.apps();
+        let path = apps.join(file.app.as_str());
         let payload = serde_json::to_vec(&Envelope { version: VERSION, body: file })
             .map_err(|error| StoreError::Form { path: path.clone(), error })?;
-        self.write(&path, &payload)
+        let failed = |error| StoreError::Write { path: path.clone(), error };
+        let pair = match self.pairs.entry(file.app.clone()) {
+            Entry::Occupied(pair) => pair.into_mut(),
+            Entry::Vacant(place) => {
+                let opened = Pair::open(&apps, file.app.as_str(), FILE_BYTES_MAX);
+                place.insert(opened.map_err(failed)?.0)
+            }
+        };
+        pair.write(&payload).map_err(failed)
+    }
+
+    fn load_app(&mut self, name: AppName) -> Option<AppFile> {
+        let apps = self.apps();
+        self.pairs.remove(&name);
+        let read = Pair::open(&apps, name.as_str(), FILE_BYTES_MAX)
+            .map_err(|error| chain(&error))
+            .and_then(|(pair, found)| Ok((pair, read(&name, found)?)));
+        match read {
+            Ok((pair, file)) => {
+                self.pairs.insert(name, pair);
+                file
+            }
+            Err(error) => {
+                tracing::error!(folder = %apps.display(), app = %name, error,
+                    "an app's files cannot be read and are set aside; the published status is used");
+                if let Err(error) = Pair::set_aside(&apps, name.as_str()) {
+                    tracing::error!(app = %name, error = chain(&error), "they cannot be set aside");
+                }
+                None
+            }
+        }
+    }
+
+    fn apps(&self) -> PathBuf {
+        self.folder.join("apps")
     }
 
     fn write(&self, path: &Path, payload: &[u8]) -> Result<(), StoreError> {
@@ -150,31 +192,22 @@ impl Store {
     }
 }
 
-fn load(path: &Path) -> Option<AppFile> {
-    match read(path) {
-        Ok(file) => Some(file),
-        Err(error) => {
-            let aside = path.with_extension("bad");
-            tracing::error!(path = %path.display(), aside = %aside.display(), %error,
-                "a state file cannot be read and is set aside; the published status is used");
-            let _ = fs::rename(path, aside);
-            None
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<AppFile, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(format!("it has {size} bytes, more than {FILE_BYTES_MAX}"));
-    }
-    let payload = fs::read(path).map_err(|error| error.to_string())?;
+fn read(name: &AppName, found: Found) -> Result<Option<AppFile>, String> {
+    let payload = match found {
+        Found::Nothing => return Ok(None),
+        Found::Whole(payload) => payload,
+        Found::Torn => return Err("they are torn".to_owned()),
+    };
     let envelope: Envelope<serde_json::Value> =
         serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
     if envelope.version != VERSION {
-        return Err(format!("its version is {}, and {VERSION} is understood", envelope.version));
+        return Err(format!("their version is {}, and {VERSION} is understood", envelope.version));
     }
-    serde_json::from_value(envelope.body).map_err(|error| error.to_string())
+    let file: AppFile = serde_json::from_value(envelope.body).map_err(|error| error.to_string())?;
+    if file.app != *name {
+        return Err(format!("they are {}'s", file.app));
+    }
+    Ok(Some(file))
 }
 
 #[cfg(test)]
@@ -189,7 +222,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
         store.keep(&file()).unwrap();
         assert_eq!(store.load(), [file()]);
         assert_eq!(store.controller_id().unwrap(), store.controller_id().unwrap());
@@ -197,14 +230,36 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_is_set_aside() {
+    fn names_that_look_like_others_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        store.keep(&file()).unwrap();
-        let path = folder.path().join("apps/shop.json");
-        fs::write(&path, &fs::read(&path).unwrap()[..10]).unwrap();
-        assert_eq!(store.load(), []);
-        assert!(folder.path().join("apps/shop.bad").exists());
+        let mut store = Store::open(folder.path()).unwrap();
+        let named = |name| AppFile { app: AppName::new(name).unwrap(), ..file() };
+        let files = ["x", "x.a", "x.a.b", "x.b"].map(named);
+        for file in &files {
+            store.keep(file).unwrap();
+        }
+        drop(store);
+        let mut store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.load(), files);
+        assert_eq!(store.load(), files, "reading sets nothing aside");
+    }
+
+    #[test]
+    fn what_is_not_readable_is_set_aside_and_written_anew() {
+        let torn = r#"{"version":1,"body":{"app":"#;
+        let foreign = r#"{"version":2,"body":{}}"#;
+        let other = r#"{"version":1,"body":{"app":"other","desired":null,"ledgers":{}}}"#;
+        for text in [torn, foreign, other] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut store = Store::open(folder.path()).unwrap();
+            store.keep(&file()).unwrap();
+            store.pairs.get_mut(&file().app).unwrap().write(text.as_bytes()).unwrap();
+            assert_eq!(store.load(), [], "{text}");
+            let aside = fs::read_to_string(folder.path().join("apps/shop.b.bad")).unwrap();
+            assert!(aside.contains(text), "{aside}");
+            store.keep(&file()).unwrap();
+            assert_eq!(store.load(), [file()]);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::parts::process::{Process, program};
 use crate::scene::Scene;
 
 /// What has an effect outside of the process: on a disk, or on the bus (acknowledgements included).
-const EFFECTS: &str = "fsync,rename,writev,sendto";
+const EFFECTS: &str = "pwrite64,fdatasync,fsync,rename,writev,sendto";
 
 /// Where a process is killed: as it enters the call of this number, from 1, to this system call. strace counts for
 /// each thread by itself; the first thread to get there ends the process.
