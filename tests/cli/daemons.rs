@@ -246,5 +246,10 @@ fn what_keeps_a_controller_from_starting_is_said() {
     "#]],
     );
     let password = "--bus-password-file=/nowhere/password";
-    says(&["--state=state", http, "--bus=mqtt://bus", "--bus-user=me", password], expect![[""]]);
+    says(
+        &["--state=state", http, "--bus=mqtt://bus", "--bus-user=me", password],
+        expect![[r#"
+        evenkeel: cannot use the bus: cannot read the password of the bus from /nowhere/password: No such file or directory (os error 2)
+    "#]],
+    );
 }
