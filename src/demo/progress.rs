@@ -188,19 +188,7 @@ mod tests {
     };
 
     fn report(node: &str) -> Report {
-        Report {
-            node: NodeName::new(node).unwrap(),
-            boot: Boot { started: 1, connection: 1 },
-            sequence: 1,
-            at: Wall(0),
-            agent: String::new(),
-            facts: BTreeMap::new(),
-            apps: BTreeMap::new(),
-            balancer: None,
-            notify: None,
-            assignments: BTreeMap::new(),
-            epochs: BTreeMap::new(),
-        }
+        Report::first(NodeName::new(node).unwrap(), Boot { started: 1, connection: 1 })
     }
 
     fn balancer(admin: u8, health: Health) -> Report {

@@ -43,6 +43,25 @@ pub struct Report {
     pub epochs: BTreeMap<AppName, Epoch>,
 }
 
+impl Report {
+    /// The first report of a boot, of an agent without roles that has heard nothing yet.
+    pub fn first(node: NodeName, boot: Boot) -> Report {
+        Report {
+            node,
+            boot,
+            sequence: 1,
+            at: Wall(0),
+            agent: String::new(),
+            facts: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            balancer: None,
+            notify: None,
+            assignments: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+        }
+    }
+}
+
 /// An assignment that the agent obeys. Its stamp is what the design calls `seen`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

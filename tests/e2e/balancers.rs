@@ -9,9 +9,7 @@ on_both_brokers! {
         let mut scene = Plot { lbs: 2, ..Plot::new(broker) }.start();
         scene.converged("alfa", "1");
         scene.begin_load();
-        scene.touch("web2", "gate");
-        scene.write_cluster("alfa", "revision = \"2\"");
-        scene.says("web2", "the upgrade to 2");
+        scene.begin();
         assert_eq!((scene.admin("lb1", "web2"), scene.admin("lb2", "web2")), (1, 1));
         scene.remove("web2", "gate");
         scene.converged("alfa", "2");
@@ -86,9 +84,7 @@ on_both_brokers! {
         let mut scene = Plot::new(broker).start();
         scene.converged("alfa", "1");
         scene.begin_load();
-        scene.touch("web2", "gate");
-        scene.write_cluster("alfa", "revision = \"2\"");
-        scene.says("web2", "the upgrade to 2");
+        scene.begin();
         scene.lb("lb1").reload();
         // The state file carries the maintenance over.
         assert_eq!(scene.admin("lb1", "web2"), 1);
@@ -103,9 +99,7 @@ on_both_brokers! {
     fn a_reload_without_a_state_file(broker) {
         let mut scene = Plot { state_file: false, ..Plot::new(broker) }.start();
         scene.converged("alfa", "1");
-        scene.touch("web2", "gate");
-        scene.write_cluster("alfa", "revision = \"2\"");
-        scene.says("web2", "the upgrade to 2");
+        scene.begin();
         scene.lb("lb1").reload();
         scene.wait_for("the maintenance is in force again", |s| s.admin("lb1", "web2") == 1);
         scene.remove("web2", "gate");
@@ -117,9 +111,7 @@ on_both_brokers! {
     fn a_reload_with_the_controller_down(broker) {
         let mut scene = Plot { state_file: false, ..Plot::new(broker) }.start();
         scene.converged("alfa", "1");
-        scene.touch("web2", "gate");
-        scene.write_cluster("alfa", "revision = \"2\"");
-        scene.says("web2", "the upgrade to 2");
+        scene.begin();
         scene.kill_controller();
         scene.lb("lb1").reload();
         scene.wait_for("the maintenance is in force again", |s| s.admin("lb1", "web2") == 1);

@@ -231,9 +231,7 @@ on_both_brokers! {
         let mut scene = Plot::new(broker).start();
         scene.converged("alfa", "1");
         scene.begin_load();
-        scene.touch("web2", "gate");
-        scene.write_cluster("alfa", "revision = \"2\"");
-        scene.says("web2", "the upgrade to 2");
+        scene.begin();
         scene.agent("web2").kill();
         scene.wait_for("its will is seen", |scene| scene.presence("web2") == "departed");
         scene.start_agent("web2");

@@ -422,6 +422,14 @@ impl Scene {
         write(&self.folder.join(format!("desired/shop/{cluster}.toml")), text);
     }
 
+    /// Brings alfa into mid-rollout: `web2` is being upgraded, and will be until its gate is removed.
+    pub fn begin(&self) {
+        self.touch("web2", "gate");
+        self.write_cluster("alfa", "revision = \"2\"");
+        self.says("web2", "the upgrade to 2");
+        self.wait_for("its command runs", |scene| !scene.attempts("web2").is_empty());
+    }
+
     /// Changes a node's revision behind everybody's back.
     pub fn drift(&self, node: &str, revision: &str) {
         write(&self.folder.join(node).join("revision"), revision);

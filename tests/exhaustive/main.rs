@@ -4,6 +4,10 @@
 //! Each test is one bounded product. An ordinary run takes small ones; `make exhaustive` takes them as far as a
 //! machine can in about an hour. `docs/safety.md` says what they came to, and what is not in them.
 
+#[path = "../planner/fleet.rs"]
+#[allow(dead_code)] // the planner's tests use the rest
+mod fleet;
+
 mod agents;
 mod control;
 mod haproxy;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel::model::*;
 
+pub use crate::fleet::{backend, cluster, node, revision};
 use crate::seen::Sight;
 
 /// How something may go wrong, anywhere and at any time, as often as the plot has faults to spend.
@@ -92,63 +93,21 @@ pub fn app() -> AppName {
     AppName::new("shop").expect("a name")
 }
 
-pub fn backend() -> BackendName {
-    BackendName::new("app").expect("a name")
-}
-
-pub fn node(name: &str) -> NodeName {
-    NodeName::new(name).expect("a name")
-}
-
-pub fn cluster(name: &str) -> ClusterName {
-    ClusterName::new(name).expect("a name")
-}
-
-pub fn revision(name: &str) -> Revision {
-    Revision::new(name).expect("a name")
-}
-
 pub fn server(node: &NodeName) -> ServerName {
     ServerName::new(node.as_str()).expect("a name")
 }
 
 /// A cluster's settings: two nodes, a floor of half the servers, one upgrade at a time.
 pub fn settings(name: &str, to: &str) -> DesiredCluster {
-    DesiredCluster {
-        revision: revision(to),
-        expect: Expect::Count(2),
-        select: BTreeMap::from([("cluster".to_owned(), name.to_owned())]),
-        retry: String::new(),
-        after: BTreeSet::new(),
-        hold: BTreeSet::new(),
-        paused: false,
-        load_balancer: Some(LoadBalancer {
-            backend: backend(),
-            expect: Expect::Count(2),
-            server: ServerTemplate("{node}".to_owned()),
-            drain_ms: 0,
-            min_ready: Share::Percent(50),
-        }),
-        rollout: RolloutPolicy {
-            take_out: TakeOut::Cluster,
-            batch: Share::Count(1),
-            tries: 2,
-            upgrade_timeout_ms: 60_000,
-            on_failure: OnFailure::Hold,
-            max_failed: 0,
-            max_missing: 0,
-        },
-        settle: SettlePolicy {
-            checks: BTreeSet::from([CheckName::new("check_load").expect("a name")]),
-            interval_ms: 10_000,
-            timeout_ms: 10_000,
-            soak_ms: 0,
-        },
-        notify: NotifyPolicy {
-            recipients: BTreeSet::from([RecipientName::new("oncall").expect("a name")]),
-            on: BTreeSet::from([NotifyOn::Completed, NotifyOn::Failed, NotifyOn::Recovered]),
-        },
+    let mut settings = crate::fleet::settings(name, to, 2);
+    settings.rollout.batch = Share::Count(1);
+    settings.rollout.upgrade_timeout_ms = 60_000;
+    settings.settle.timeout_ms = 10_000;
+    if let Some(balancing) = &mut settings.load_balancer {
+        balancing.expect = Expect::Count(2);
+        balancing.min_ready = Share::Percent(50);
     }
+    settings
 }
 
 /// Both clusters, each at its revision.

@@ -66,19 +66,7 @@ pub fn epoch(number: u64) -> Epoch {
 }
 
 fn report(name: &str) -> Report {
-    Report {
-        node: node(name),
-        boot: Boot { started: 1, connection: 1 },
-        sequence: 1,
-        at: Wall(0),
-        agent: String::new(),
-        facts: BTreeMap::new(),
-        apps: BTreeMap::new(),
-        balancer: None,
-        notify: None,
-        assignments: BTreeMap::new(),
-        epochs: BTreeMap::new(),
-    }
+    Report::first(node(name), Boot { started: 1, connection: 1 })
 }
 
 fn present(report: Report) -> Observed {

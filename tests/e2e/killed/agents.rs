@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use super::traced::{Place, Traced, places};
-use super::{begin, ends_well, in_the_middle, open_gate, small};
+use super::{ends_well, in_the_middle, open_gate, small};
 use crate::parts::process::eventually;
 use crate::scene::{Broker, Plot, Scene};
 
@@ -142,7 +142,7 @@ fn a_load_balancers_agent_in_mid_rollout() {
     let mut scene = small(Broker::Mosquitto).start();
     scene.converged("alfa", "1");
     scene.begin_load();
-    begin(&scene);
+    scene.begin();
     scene.agent("lb1").kill();
     open_gate(&scene);
     scene.wait_for("the running one ends", |scene| scene.running("web2") == "2");

@@ -9,7 +9,7 @@ fn two(plot: Plot) -> Scene {
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
     scene.begin_load_through("lb2");
-    super::begin(&scene);
+    scene.begin();
     scene
 }
 

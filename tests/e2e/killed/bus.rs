@@ -1,6 +1,6 @@
 //! The broker killed and started again, with and without its memory, and agents that are cut off from it.
 
-use super::{begin, ends_well, in_the_middle, open_gate, small};
+use super::{ends_well, in_the_middle, open_gate, small};
 use crate::parts::namespace::Namespaces;
 use crate::scene::{Broker, Plot, Scene};
 
@@ -35,7 +35,7 @@ fn the_broker_is_killed_and_remembers_what_was() {
     scene.converged("bravo", "1");
     scene.mosquitto().save();
     scene.begin_load();
-    begin(&scene);
+    scene.begin();
     scene.mosquitto().kill();
     without_the_bus(scene);
 }
@@ -47,7 +47,7 @@ fn the_broker_and_the_controller_are_killed() {
     scene.converged("alfa", "1");
     scene.mosquitto().save();
     scene.begin_load();
-    begin(&scene);
+    scene.begin();
     scene.kill_controller();
     scene.mosquitto().kill();
     open_gate(&scene);

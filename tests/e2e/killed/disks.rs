@@ -1,6 +1,6 @@
 //! Each component's disk lost in turn, in the middle of a rollout: the rows of a table in `docs/safety.md`.
 
-use super::{begin, ends_well, in_the_middle, open_gate, small};
+use super::{ends_well, in_the_middle, open_gate, small};
 use crate::scene::{Broker, Plot};
 
 #[test]
@@ -42,7 +42,7 @@ fn the_brokers() {
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
     scene.begin_load();
-    begin(&scene);
+    scene.begin();
     scene.mosquitto().stop();
     scene.mosquitto().wipe();
     open_gate(&scene);

@@ -35,15 +35,8 @@ fn in_the_middle(plot: Plot) -> Scene {
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
     scene.begin_load();
-    begin(&scene);
+    scene.begin();
     scene
-}
-
-fn begin(scene: &Scene) {
-    scene.touch("web2", "gate");
-    scene.write_cluster("alfa", "revision = \"2\"");
-    scene.says("web2", "the upgrade to 2");
-    scene.wait_for("its command runs", |scene| !scene.attempts("web2").is_empty());
 }
 
 fn open_gate(scene: &Scene) {

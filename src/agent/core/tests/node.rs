@@ -61,17 +61,9 @@ pub fn lb_report(order: Order, done: u64, admin: u8) -> Report {
     let servers = BTreeMap::from([(super::rig::server("s1"), server)]);
     let backends = BTreeMap::from([(backend(), BackendSeen::Servers(servers))]);
     Report {
-        node: lb(),
-        boot: Boot { started: 1, connection: 1 },
-        sequence: 1,
-        at: Wall(0),
-        agent: String::new(),
-        facts: BTreeMap::new(),
-        apps: BTreeMap::new(),
         balancer: Some(BalancerReport { state_file: false, backends }),
-        notify: None,
         assignments: BTreeMap::from([(app(), obeyed)]),
-        epochs: BTreeMap::new(),
+        ..Report::first(lb(), Boot { started: 1, connection: 1 })
     }
 }
 

@@ -100,19 +100,7 @@ pub fn at(revision: &str) -> Input {
 }
 
 fn report(name: &str) -> Report {
-    Report {
-        node: node(name),
-        boot: Boot { started: 1, connection: 1 },
-        sequence: 1,
-        at: Wall(0),
-        agent: String::new(),
-        facts: BTreeMap::new(),
-        apps: BTreeMap::new(),
-        balancer: None,
-        notify: None,
-        assignments: BTreeMap::new(),
-        epochs: BTreeMap::new(),
-    }
+    Report::first(node(name), Boot { started: 1, connection: 1 })
 }
 
 fn web(name: &str) -> Report {
