@@ -88,7 +88,7 @@ pub(super) fn away(view: &View) -> Option<&'static str> {
     if !view.bus_live {
         return Some("the controller is not connected to the bus");
     }
-    (!view.desired_read).then_some("the controller has not read the desired files yet")
+    (!view.desired_read).then_some("the controller has found no desired files yet")
 }
 
 /// Why the controller does not know the state of what is asked for, if so.

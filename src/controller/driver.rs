@@ -226,8 +226,10 @@ async fn until(due: Option<tokio::time::Instant>) {
 /// The first fault of an app stands for all of them; `evenkeel validate` shows the rest.
 fn desired(snapshot: Snapshot) -> BTreeMap<AppName, Result<DesiredApp, String>> {
     for fault in snapshot.all_faults() {
-        tracing::warn!(file = %fault.file, line = fault.line, column = fault.column,
-            fault = %fault.message, "a desired file is faulty");
+        // None where it is of the whole file, or of the directory.
+        let at = |number: usize| (number > 0).then_some(number);
+        tracing::warn!(file = %fault.file, line = at(fault.line), column = at(fault.column),
+            fault = %fault.message, "the desired files are faulty");
     }
     let first = |faults: Vec<crate::model::Fault>| {
         faults.first().map_or_else(String::new, |fault| {

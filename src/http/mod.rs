@@ -96,7 +96,7 @@ async fn readyz(State(queries): State<Queries>) -> Answer<&'static str> {
         missing.push("the bus is not connected");
     }
     if !view.desired_read {
-        missing.push("the desired state has not been read");
+        missing.push("no desired files have been found yet");
     }
     Err(Failure(StatusCode::SERVICE_UNAVAILABLE, missing.join("; ")))
 }

@@ -25,11 +25,11 @@ impl Daemon {
         Daemon { process: Process::start(arguments[0], &mut command), folder }
     }
 
-    fn controller(bus: &[&str]) -> Daemon {
+    fn controller(more: &[&str]) -> Daemon {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("desired")).expect("a folder");
-        let own = ["controller", "--desired=desired", "--state=state", "--http=127.0.0.1:0"];
-        Self::start(folder, &[&own, bus].concat(), "info")
+        let own = ["controller", "--desired=desired", "--state=state"];
+        Self::start(folder, &[&own, more].concat(), "info")
     }
 
     fn agent(url: &str, more: &[&str], rust_log: &str) -> Daemon {
@@ -62,7 +62,8 @@ fn agent_file(folder: &Path, text: &str) -> PathBuf {
 #[test]
 fn either_signal_ends_them_cleanly() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut controller = Daemon::controller(&["--bus-listen=127.0.0.1:0"]);
+        let mut controller =
+            Daemon::controller(&["--http=127.0.0.1:0", "--bus-listen=127.0.0.1:0"]);
         controller.until_it_says("connected to the bus");
         assert_eq!(controller.ask_to_end(signal), Some(0), "{}", controller.log());
         controller.until_it_says("controller stops; the fleet stays as it is");
@@ -75,11 +76,32 @@ fn either_signal_ends_them_cleanly() {
     }
 }
 
+/// It goes on: a checkout may be still to come. But nobody may take this for a fleet in which all is well.
+#[test]
+fn a_controller_without_desired_files_is_not_ready() {
+    let port = free_port();
+    let bus = ["--bus-listen=127.0.0.1:0", &format!("--http=127.0.0.1:{port}")];
+    let controller = Daemon::controller(&bus);
+    controller.until_it_says("connected to the bus");
+    let address = format!("http://127.0.0.1:{port}");
+    let status = || finish(evenkeel(&["status", "--controller"]).arg(&address));
+    let waits = |words: &str| status().out.starts_with(words).then_some(());
+    eventually("it knows of none", || waits("the controller has found no desired files yet"));
+    assert_eq!(status().code, 2);
+    let shop = controller.folder.path().join("desired/shop");
+    std::fs::create_dir(&shop).expect("a folder");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("desired/shop");
+    for file in ["app.toml", "alfa.toml", "bravo.toml"] {
+        std::fs::copy(shipped.join(file), shop.join(file)).expect("copy a file");
+    }
+    eventually("it has found them", || waits("APP "));
+}
+
 /// The last words of a controller have 2 s to get to a broker that takes nothing.
 #[test]
 fn a_second_signal_does_not_wait_for_the_last_words() {
     let broker = Mosquitto::start();
-    let mut controller = Daemon::controller(&["--bus", &broker.url()]);
+    let mut controller = Daemon::controller(&["--http=127.0.0.1:0", "--bus", &broker.url()]);
     controller.until_it_says("connected to the bus");
     broker.signal(Signal::STOP);
     controller.process.signal(Signal::TERM);

@@ -169,10 +169,12 @@ impl Core {
         now: Now,
         mut read: BTreeMap<AppName, Result<DesiredApp, String>>,
     ) -> Vec<Effect> {
-        self.desired_read = true;
         for name in read.keys() {
             self.apps.entry(name.clone()).or_default();
         }
+        // A directory with nothing in it, or none, is no desired state: its path may be wrong, or its
+        // checkout is still to come.
+        self.desired_read |= !self.apps.is_empty();
         let mut effects = Vec::new();
         let names: Vec<AppName> = self.apps.keys().cloned().collect();
         for name in names {

@@ -248,7 +248,7 @@ impl Core {
         matches!(self.bus, Bus::Live(_))
     }
 
-    /// The desired directory has been read.
+    /// The desired directory has been read, and had something in it, now or before a restart.
     pub fn has_read_desired(&self) -> bool {
         self.desired_read
     }

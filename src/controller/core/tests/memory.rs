@@ -37,6 +37,20 @@ fn after_a_restart_files_that_have_gone_are_told() {
 }
 
 #[test]
+fn a_directory_with_nothing_in_it_is_no_desired_state() {
+    let mut bench = Bench::new();
+    bench.connect();
+    bench.step(Input::Desired(BTreeMap::new()));
+    bench.settle();
+    assert!(!bench.core.is_ready(), "its path may be wrong");
+    bench.step(at("1"));
+    bench.settle();
+    assert!(bench.core.is_ready());
+    bench.step(Input::Desired(BTreeMap::new()));
+    assert!(bench.core.is_ready(), "what was there is known");
+}
+
+#[test]
 fn a_fault_does_not_bring_back_what_had_gone() {
     for restart in [false, true] {
         let both = declared(&[("alfa", settings("1")), ("bravo", bravo())]);
