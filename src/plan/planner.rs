@@ -92,6 +92,8 @@ impl ClusterWork {
         let under_way = |verdict: &&Verdict| {
             verdict.ours
                 && match verdict.decision {
+                    // It may be waiting for one that waits for its place.
+                    Decision::Wait { what: Wait::After { .. }, .. } => false,
                     Decision::Act(_) | Decision::Wait { .. } => true,
                     Decision::Blocked(_) | Decision::Done(_) => false,
                 }
