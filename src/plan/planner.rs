@@ -278,7 +278,7 @@ fn probe(fleet: &Fleet<'_>, works: &[ClusterWork], drafts: &mut Drafts<'_, '_>) 
 
 /// A rollout begins with its first act after everybody concerned has answered.
 fn begin(fleet: &Fleet<'_>, work: &mut ClusterWork) {
-    if work.course.is_begun() || work.granted.is_empty() || work.gate.changes.is_err() {
+    if work.granted.is_empty() || work.gate.changes.is_err() || !work.course.may_begin() {
         return;
     }
     work.course.begin(fleet);

@@ -109,6 +109,12 @@ impl Course {
         self.ledger.rejected.as_ref().filter(|r| !r.rollback)
     }
 
+    /// It has not begun, and is not held back: an act that is none of it, such as taking out a held node, must not
+    /// begin a revision that waits for another cluster.
+    pub fn may_begin(&self) -> bool {
+        !self.is_begun() && (self.waits_after.is_none() || self.ledger.converged.is_some())
+    }
+
     /// The rollout begins.
     pub fn begin(&mut self, fleet: &Fleet<'_>) {
         let (rollout, revision) = (self.id.clone(), self.aim.clone());
@@ -130,7 +136,7 @@ impl Course {
             let failure = |goal| detect_failure(fleet, self, member, &goal);
             self.goal(member).and_then(failure).is_some()
         };
-        if !self.is_begun() && fleet.clusters[&self.cluster].iter().any(fails) {
+        if self.may_begin() && fleet.clusters[&self.cluster].iter().any(fails) {
             self.begin(fleet);
             self.settle_accounts(fleet);
         }
