@@ -10,7 +10,7 @@ use super::known::{Asked, Tried, permit_of};
 use super::{Checker, Invariant};
 use crate::model::{
     Assignment, AttemptOutcome, BackendName, ClusterName, Expect, NodeName, Order, Permit,
-    ServerName, SettleState, Standing,
+    Revision, ServerName, SettleState, Standing,
 };
 
 /// An order that a plan gives and that was not given before.
@@ -193,16 +193,20 @@ impl Checker {
         };
         let service = known.services.get(node).cloned().unwrap_or_default();
         let reported = state.revision.known();
-        let goals = [
+        let goals: BTreeSet<&Revision> = [
             Some(&settings.revision),
             known.converged.get(cluster),
-            known.converged_before.get(cluster),
             service.ran_before.as_ref(),
-        ];
+            service.ran_then.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(known.converged_before.get(cluster).into_iter().flatten())
+        .collect();
         match reported {
             None => found.push("its revision is not known".to_owned()),
-            Some(revision) if !goals.contains(&Some(revision)) => {
-                let goals: Vec<&str> = goals.iter().flatten().map(|goal| goal.as_str()).collect();
+            Some(revision) if !goals.contains(revision) => {
+                let goals: Vec<&str> = goals.iter().map(|goal| goal.as_str()).collect();
                 let goals = goals.join(", ");
                 found.push(format!("it runs {revision}, and its goals are {goals}"));
             }
@@ -411,14 +415,17 @@ impl Checker {
 
     fn after(&mut self, node: &NodeName, cluster: &ClusterName, permit: &Permit, happened: &str) {
         let Some(settings) = self.known.settings(cluster) else { return };
-        let changes = permit.revision == settings.revision
-            && self.known.converged.get(cluster) != Some(&permit.revision);
+        // A revision that a cluster has been at before is none that has yet to be proven.
+        let was_at = |cluster: &ClusterName| {
+            let known = &self.known;
+            known.converged.get(cluster) == Some(&permit.revision)
+                || known.converged_before.get(cluster).is_some_and(|r| r.contains(&permit.revision))
+        };
+        let changes = permit.revision == settings.revision && !was_at(cluster);
         if !changes || self.known.begun.contains(&permit.rollout) {
             return;
         }
-        let late =
-            |other: &&ClusterName| self.known.converged.get(*other) != Some(&permit.revision);
-        if let Some(other) = settings.after.iter().find(late) {
+        if let Some(other) = settings.after.iter().find(|other| !was_at(other)) {
             let forbidden_by = format!("{other} has not converged on it");
             self.breach(Invariant::AfterGatesStart, node, happened, forbidden_by);
         }

@@ -31,9 +31,9 @@ pub(super) struct Known {
     pub asked: BTreeMap<NodeName, Asked>,
     /// The revision that a cluster was last seen to be at as a whole.
     pub converged: BTreeMap<ClusterName, Revision>,
-    /// And the one before that: a cluster that comes to be at a revision by chance, while its rollout has yet to
+    /// And all before that: a cluster that comes to be at a revision by chance, while its rollout has yet to
     /// begin, still has its last one for a goal.
-    pub converged_before: BTreeMap<ClusterName, Revision>,
+    pub converged_before: BTreeMap<ClusterName, BTreeSet<Revision>>,
     /// Rollouts in which something was permitted.
     pub begun: BTreeSet<RolloutId>,
     /// What failed on more nodes than tolerated.
@@ -75,6 +75,8 @@ pub(super) struct Service {
     pub runs: Option<Revision>,
     /// What it ran when it was last taken out.
     pub ran_before: Option<Revision>,
+    /// What it ran when another revision was last wanted of its cluster.
+    pub ran_then: Option<Revision>,
     /// When it was last touched: taken out, upgraded, or its agent began anew.
     pub touched: u64,
     /// When each check was last started, and the start of its last OK.
@@ -125,6 +127,10 @@ impl Known {
             // To come back to what was left is to try it anew.
             let members = self.members(&cluster);
             self.attempts.retain(|(node, _), _| !members.contains(node));
+            for node in members {
+                let service = self.services.entry(node).or_default();
+                service.ran_then = service.runs.clone();
+            }
         }
         self.desired.insert(cluster, (settings, standing));
         self.changed = true;
@@ -253,11 +259,8 @@ impl Known {
             }
         }
         for (cluster, revision) in reached {
-            match self.converged.insert(cluster.clone(), revision.clone()) {
-                Some(before) if before != revision => {
-                    self.converged_before.insert(cluster, before);
-                }
-                Some(_) | None => {}
+            if let Some(before) = self.converged.insert(cluster.clone(), revision) {
+                self.converged_before.entry(cluster).or_default().insert(before);
             }
         }
     }

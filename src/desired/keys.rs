@@ -84,7 +84,7 @@ table! {
         on_failure: OnFailure = Need::Default("\"hold\"");
         /// Failed nodes that a rollout tolerates.
         max_failed: Whole<0> = Need::Default("0");
-        /// Expected nodes that may be absent.
+        /// Expected nodes that may be absent; never all of them.
         max_missing: Whole<0> = Need::Default("0");
     }
 

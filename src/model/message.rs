@@ -143,8 +143,8 @@ pub struct Receipt {
 pub enum ReceiptOutcome {
     /// The service has taken it.
     Delivered,
-    /// It has failed a few times in ways that pass by, and is tried again for as long as it is in
-    /// the mailbox; the last error, in words.
+    /// It has failed a few times in ways that pass by; the last error, in words. Not tried again while it is in the
+    /// mailbox.
     Delayed(String),
     /// The service refused it for good, or this server does not know the recipient; in words. Not
     /// tried again while it is in the mailbox.

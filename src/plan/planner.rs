@@ -3,11 +3,11 @@
 //! Every node's verdict is found as if it were alone; then the app's budgets are spent in the order
 //! of work: put back, upgrade what is out, take out; clusters that have begun first, then by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::model::{
-    Blocked, ClusterName, Convergence, Decision, Done, EventKind, NodeName, Order, Permit, Rollout,
-    TakeOut, Wait,
+    Blocked, ClusterName, Convergence, Decision, Done, EventKind, NodeName, Order, Permit, TakeOut,
+    Wait,
 };
 
 use super::budget::{Batch, Floors};
@@ -15,7 +15,7 @@ use super::conditions::cluster_plan;
 use super::drafts::Drafts;
 use super::gate::{Gate, pending};
 use super::input::{Input, NodePlan, Plan};
-use super::rollout::{Course, revisions_now};
+use super::rollout::Course;
 use super::verdict::{Case, Verdict, Verdicts, Want, keeps_others_waiting};
 use super::view::Fleet;
 
@@ -60,8 +60,11 @@ pub(super) struct ClusterWork {
 
 impl ClusterWork {
     fn new(fleet: &Fleet<'_>, cluster: &ClusterName) -> Self {
-        let course = Course::new(fleet, cluster);
+        let mut course = Course::new(fleet, cluster);
         let gate = Gate::new(fleet, &course);
+        if gate.changes.is_ok() {
+            course.begin_with_failures(fleet);
+        }
         let verdicts = fleet.clusters[cluster]
             .iter()
             .map(|name| {
@@ -89,6 +92,8 @@ impl ClusterWork {
         let under_way = |verdict: &&Verdict| {
             verdict.ours
                 && match verdict.decision {
+                    // It may be waiting for one that waits for its place.
+                    Decision::Wait { what: Wait::After { .. }, .. } => false,
                     Decision::Act(_) | Decision::Wait { .. } => true,
                     Decision::Blocked(_) | Decision::Done(_) => false,
                 }
@@ -273,19 +278,10 @@ fn probe(fleet: &Fleet<'_>, works: &[ClusterWork], drafts: &mut Drafts<'_, '_>) 
 
 /// A rollout begins with its first act after everybody concerned has answered.
 fn begin(fleet: &Fleet<'_>, work: &mut ClusterWork) {
-    if work.course.is_begun() || work.granted.is_empty() || work.gate.changes.is_err() {
+    if work.granted.is_empty() || work.gate.changes.is_err() || !work.course.may_begin() {
         return;
     }
-    let course = &mut work.course;
-    course.ledger.rollout = Some(Rollout {
-        id: course.id.clone(),
-        revision: course.aim.clone(),
-        from: revisions_now(fleet, &course.cluster),
-        begun: fleet.input.wall,
-        failed: BTreeMap::new(),
-    });
-    let (rollout, revision) = (course.id.clone(), course.aim.clone());
-    course.tell(None, EventKind::RolloutBegun { rollout, revision });
+    work.course.begin(fleet);
 }
 
 /// Converged: all expected nodes at their aim and in service, less the absent and held ones.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     AttemptFailure, AttemptOutcome, CheckStatus, ClusterLedger, ClusterName, DesiredCluster,
-    EventKind, Failure, FailureCause, NodeName, OnFailure, Rejection, Revision, RolloutId,
+    EventKind, Failure, FailureCause, NodeName, OnFailure, Rejection, Revision, Rollout, RolloutId,
     SettleReport, SettleState, Standing,
 };
 
@@ -107,6 +107,39 @@ impl Course {
     /// A node that its goal was rejected for, and that is not to be touched.
     pub fn holds_back(&self) -> Option<&Rejection> {
         self.ledger.rejected.as_ref().filter(|r| !r.rollback)
+    }
+
+    /// It has not begun, and is not held back: an act that is none of it, such as taking out a held node, must not
+    /// begin a revision that waits for another cluster.
+    pub fn may_begin(&self) -> bool {
+        !self.is_begun() && (self.waits_after.is_none() || self.ledger.converged.is_some())
+    }
+
+    /// The rollout begins.
+    pub fn begin(&mut self, fleet: &Fleet<'_>) {
+        let (rollout, revision) = (self.id.clone(), self.aim.clone());
+        self.ledger.rollout = Some(Rollout {
+            id: rollout.clone(),
+            revision: revision.clone(),
+            from: revisions_now(fleet, &self.cluster),
+            begun: fleet.input.wall,
+            failed: BTreeMap::new(),
+        });
+        self.tell(None, EventKind::RolloutBegun { rollout, revision });
+    }
+
+    /// A node can be found out of service, at its goal, and unfit, with nothing to do that its rollout would begin
+    /// with: then it begins with that, so that the failure is booked.
+    pub fn begin_with_failures(&mut self, fleet: &Fleet<'_>) {
+        let fails = |name: &NodeName| {
+            let member = &fleet.members[name];
+            let failure = |goal| detect_failure(fleet, self, member, &goal);
+            self.goal(member).and_then(failure).is_some()
+        };
+        if self.may_begin() && fleet.clusters[&self.cluster].iter().any(fails) {
+            self.begin(fleet);
+            self.settle_accounts(fleet);
+        }
     }
 
     /// Books failures and recoveries, and rejects the revision when there are too many.

@@ -400,8 +400,11 @@ impl Case<'_, '_> {
                 cause: failure.cause,
                 detail: failure.detail.clone(),
             }),
-            // Seen to fail before its rollout has begun anew; it will be booked when that begins.
-            None => Verdict::wait(Wait::Checks { not_ok: Vec::new() }, None),
+            // Seen to fail before its rollout has begun anew; it is booked when that begins.
+            None => match &self.gate.changes {
+                Err(decision) => Verdict::idle(decision.clone()),
+                Ok(()) => Verdict::wait(Wait::Checks { not_ok: Vec::new() }, None),
+            },
         }
     }
 }

@@ -348,8 +348,12 @@ impl<'a> Member<'a> {
         if obeyed.stamp == assigned.stamp {
             return false;
         }
+        // What comes from before an epoch that it has heard of since, it refuses.
+        let known = self.report.epochs.get(input.app);
+        let refuses = known.is_some_and(|known| known.number > assigned.stamp.epoch.number);
         let nothing_between = obeyed.stamp.generation + 1 >= assigned.stamp.generation;
-        !nothing_between || self.holds(obeyed.work.as_ref().and_then(|w| w.permit.as_ref()))
+        !(refuses || nothing_between)
+            || self.holds(obeyed.work.as_ref().and_then(|w| w.permit.as_ref()))
     }
 
     fn attempt_of(&self, permit: &Permit) -> Option<&'a Attempt> {

@@ -1,7 +1,8 @@
 //! The mailbox of a notification server: what is delivered, tried again, and receipted.
 //!
-//! At least once: an outcome is on disk before its receipt is published, and a message without an outcome is
-//! tried for as long as it is in the mailbox.
+//! At least once: an outcome is on disk before its receipt is published. What fails a few times in a way that
+//! passes by is left alone until it is handed out anew: whoever asks for that can then give it to somebody else, and
+//! nobody is told twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +13,13 @@ use crate::model::{Mailbox, Message, MessageKey, Mono, Receipt, ReceiptOutcome, 
 use crate::plan::ports::DeliverError;
 
 /// The first wait after a transient failure; it doubles from there.
-const BACKOFF_MS_MIN: u64 = 1_000;
-
-/// The longest wait of our own: a service that is back is used within a minute.
-const BACKOFF_MS_MAX: u64 = 60_000;
+const BACKOFF_MS: u64 = 1_000;
 
 /// The longest wait that a service may ask for; a slip of its clock must not silence us for good.
 const ASKED_MS_MAX: u64 = 3_600_000;
 
-/// After this many transient failures in a row the receipt says so, and the controller can turn to
-/// another server.
-const EARLY: u32 = 3;
+/// After this many transient failures in a row it is left, and the receipt says so.
+const TRIES: u32 = 3;
 
 /// Deliveries under way at once; each takes a connection.
 const UNDER_WAY_MAX: usize = 8;
@@ -45,8 +42,8 @@ struct Tries {
     under_way: bool,
     failures: u32,
     again_at: Option<Mono>,
-    /// The error that the early receipt tells.
-    early: Option<String>,
+    /// The error that it was left with.
+    delayed: Option<String>,
 }
 
 impl Post {
@@ -132,14 +129,15 @@ impl Post {
         let tries = self.tries.entry(place.clone()).or_default();
         tries.under_way = false;
         tries.failures = tries.failures.saturating_add(1);
-        // 1 s, 2 s, 4 s, 8 s, 16 s, 32 s, and from then on 60 s.
-        let backoff_ms = BACKOFF_MS_MIN << (tries.failures - 1).min(6);
-        let asked_ms = retry_after_ms.unwrap_or(0).min(ASKED_MS_MAX);
-        let wait_ms = backoff_ms.min(BACKOFF_MS_MAX).max(asked_ms);
-        tries.again_at = Some(step.now.mono.plus_ms(wait_ms));
-        if tries.failures >= EARLY && tries.early.is_none() {
-            tries.early = Some(format!("not delivered after {EARLY} tries: {error}"));
+        if tries.failures >= TRIES {
+            tries.delayed = Some(format!("not delivered after {TRIES} tries: {error}"));
+            log_failure(step, &place, &error, None);
+            return;
         }
+        // 1 s, 2 s.
+        let backoff_ms = BACKOFF_MS << (tries.failures - 1);
+        let wait_ms = backoff_ms.max(retry_after_ms.unwrap_or(0).min(ASKED_MS_MAX));
+        tries.again_at = Some(step.now.mono.plus_ms(wait_ms));
         log_failure(step, &place, &error, Some(wait_ms));
     }
 
@@ -160,7 +158,8 @@ impl Post {
                 return;
             }
             let tries = self.tries.entry(place).or_default();
-            if !tries.under_way && tries.again_at.is_none_or(|at| step.now.mono >= at) {
+            let rests = tries.under_way || tries.delayed.is_some();
+            if !rests && tries.again_at.is_none_or(|at| step.now.mono >= at) {
                 tries.under_way = true;
                 tries.again_at = None;
                 let message = Box::new(message.clone());
@@ -173,22 +172,20 @@ impl Post {
         let written = step.disk.written();
         let known = written.delivered.get(&message.key);
         let mut outcomes: BTreeMap<RecipientName, ReceiptOutcome> = BTreeMap::new();
-        let mut early = false;
         for recipient in &message.recipients {
             if let Some(outcome) = known.and_then(|known| known.get(recipient)) {
                 outcomes.insert(recipient.clone(), outcome.clone());
             } else if let Some(error) = self
                 .tries
                 .get(&(message.key.clone(), recipient.clone()))
-                .and_then(|tries| tries.early.clone())
+                .and_then(|tries| tries.delayed.clone())
             {
-                early = true;
                 outcomes.insert(recipient.clone(), ReceiptOutcome::Delayed(error));
             }
         }
         let told: BTreeSet<&RecipientName> = outcomes.keys().collect();
         let whole = message.recipients.iter().all(|recipient| told.contains(recipient));
-        if !whole && !early {
+        if !whole {
             return;
         }
         let (key, node) = (message.key.clone(), step.setup.node.clone());

@@ -101,9 +101,14 @@ fn keep_out(
         return Need::Record(Holding { owned, process, draining: false, closing: false });
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
-    // A new process has read its configuration, and nobody has wanted anything.
+    // A new process has read its configuration, and nobody has wanted anything but a drain, which no configuration has.
     let bits = without_our_drain(holding, seen.admin);
-    if same_process && bits != holding.owned.before {
+    let wanted = if same_process {
+        bits != holding.owned.before
+    } else {
+        bits.0 & !holding.owned.before.0 & AdminBits::FORCED_DRAIN != 0
+    };
+    if wanted {
         let owned = Owned { before: bits, ..holding.owned.clone() };
         return Need::Record(Holding { owned, ..holding.clone() });
     }

@@ -23,6 +23,9 @@ const RECEIPT_MS: u64 = 20_000;
 /// wrong token, lasts until a person mends it, and is told at most this long after.
 const REST_MS_MAX: u64 = 3_600_000;
 
+/// The same where nobody has refused it: a service that is back is used within a minute.
+const DELAY_MS_MAX: u64 = 60_000;
+
 /// Who has which message.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Post {
@@ -47,6 +50,8 @@ struct Handed {
     tried: BTreeSet<NodeName>,
     /// `to` has given it up, and would try it again only if it left its mailbox in between.
     given_up: bool,
+    /// A service has refused it, now or before.
+    refused: bool,
     /// How often every server has tried it in vain.
     rounds: u32,
     /// All have tried; begun again then, or with a server that comes.
@@ -62,6 +67,7 @@ impl Handed {
             at,
             tried: BTreeSet::new(),
             given_up: false,
+            refused: false,
             rounds: 0,
             rests_until: None,
             error: None,
@@ -69,9 +75,10 @@ impl Handed {
     }
 }
 
-/// The rest after every server has tried for the `rounds`th time: 20 s, 40 s, 80 s, ... up to an hour.
-fn rest_ms(rounds: u32) -> u64 {
-    (RECEIPT_MS << rounds.saturating_sub(1).min(16)).min(REST_MS_MAX)
+/// The rest after every server has tried for the `rounds`th time: 20 s, 40 s, 80 s, ... up to a minute, or an hour.
+fn rest_ms(rounds: u32, refused: bool) -> u64 {
+    let most = if refused { REST_MS_MAX } else { DELAY_MS_MAX };
+    (RECEIPT_MS << rounds.saturating_sub(1).min(16)).min(most)
 }
 
 impl Post {
@@ -192,6 +199,7 @@ impl Core {
         let handed = Handed {
             tried,
             rounds: before.as_ref().map_or(0, |handed| handed.rounds),
+            refused: before.as_ref().is_some_and(|handed| handed.refused),
             error: before.and_then(|handed| handed.error),
             ..Handed::new(to.clone(), now.mono)
         };
@@ -218,7 +226,7 @@ impl Core {
         }
         handed.tried = tried;
         handed.rounds = handed.rounds.saturating_add(1);
-        let until = now.mono.plus_ms(rest_ms(handed.rounds));
+        let until = now.mono.plus_ms(rest_ms(handed.rounds, handed.refused));
         handed.rests_until = Some(until);
         until
     }
@@ -235,7 +243,7 @@ impl Core {
             let handed = handed.filter(|handed| handed.rounds > 0)?;
             let error = handed.error.as_deref().unwrap_or("no receipt in time");
             let to = &handed.to;
-            let rest = render_duration_ms(rest_ms(handed.rounds));
+            let rest = render_duration_ms(rest_ms(handed.rounds, handed.refused));
             Some(("Failing", format!("{to}: {error}; tried again at least every {rest}")))
         };
         let mut all = ledger.messages.values().filter_map(failing);
@@ -322,8 +330,9 @@ impl Core {
             ReceiptOutcome::Failed(error) | ReceiptOutcome::Delayed(error) => Some(error.clone()),
             ReceiptOutcome::Delivered => None,
         });
-        let delayed = |outcome: &ReceiptOutcome| matches!(outcome, ReceiptOutcome::Delayed(_));
-        let given_up = failed.is_some() && !receipt.outcomes.values().any(delayed);
+        let given_up = failed.is_some();
+        let refusal = |outcome: &ReceiptOutcome| matches!(outcome, ReceiptOutcome::Failed(_));
+        let refused = receipt.outcomes.values().any(refusal);
         let left: BTreeSet<_> = message.recipients.difference(&reached).cloned().collect();
         let all_reached = left.is_empty();
         let mut effects = Vec::new();
@@ -344,6 +353,7 @@ impl Core {
             if let Some(handed) = self.post.handed.get_mut(&receipt.key) {
                 handed.tried.insert(receipt.node.clone());
                 handed.given_up |= given_up && handed.to == receipt.node;
+                handed.refused |= refused;
                 handed.error = Some(error.clone());
             }
             EventKind::MessageFailed { key, error }

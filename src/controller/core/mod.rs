@@ -260,6 +260,8 @@ impl Core {
 
     fn connected(&mut self, connection: u64) -> Vec<Effect> {
         self.bus = Bus::Listing(connection);
+        // What was heard before may have changed unheard: everybody is asked, and answers at once.
+        self.nodes.values_mut().for_each(Node::unheard);
         self.echoes.connected();
         self.peers.connected();
         let id = self.setup.id.clone();

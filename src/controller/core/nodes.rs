@@ -39,6 +39,11 @@ impl Node {
         }
     }
 
+    /// Nothing is heard of it until it speaks again.
+    pub fn unheard(&mut self) {
+        self.heard_at = None;
+    }
+
     /// What the planner is told of it.
     pub fn observed(&self, now: Mono) -> Observed {
         Observed {

@@ -220,6 +220,20 @@ fn a_reload_while_the_agent_is_away_is_none_of_a_hand() {
 }
 
 #[test]
+fn a_drain_in_a_new_process_is_a_hands() {
+    let mut rig = lb();
+    rig.assign(ordered(1, &[("s1", Out)]));
+    assert_eq!(before(&rig, "s1"), Some(0));
+    rig.haproxy.reload();
+    rig.haproxy.by_hand("s1", 8);
+    rig.restart();
+    rig.connect();
+    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, Some(8)));
+    rig.assign(ordered(2, &[("s1", In)]));
+    assert_eq!(rig.haproxy.admin("s1"), 8);
+}
+
+#[test]
 fn killed_between_any_two_steps_it_carries_on() {
     for steps in 0..12 {
         let mut rig = lb();

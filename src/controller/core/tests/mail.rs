@@ -148,20 +148,23 @@ fn one_server_alone_gets_another_try_too() {
 }
 
 #[test]
-fn what_is_only_delayed_stays_with_its_server_while_it_rests() {
+fn what_is_only_delayed_is_with_nobody_while_it_rests_and_never_rests_for_long() {
     let (mut bench, first, key) = with_message();
     let delayed = || ReceiptOutcome::Delayed("HTTP status 503".to_owned());
-    bench.receipt(&first, &key, delayed());
-    bench.settle();
-    let second = bench.mail()[0].0.clone();
-    assert_ne!(second, first);
-    bench.receipt(&second, &key, delayed());
-    bench.settle();
-    bench.wait(19);
-    assert_eq!(bench.mail(), [(second.clone(), key.clone())]);
-    assert_eq!(undelivered(&bench).reason, "Failing");
-    bench.wait(2);
-    assert_eq!(bench.mail(), [(first, key)]);
+    let mut server = first.clone();
+    for rest in [20, 40, 60, 60] {
+        bench.receipt(&server, &key, delayed());
+        bench.settle();
+        let other = bench.mail()[0].0.clone();
+        assert_ne!(other, server);
+        bench.receipt(&other, &key, delayed());
+        bench.settle();
+        bench.wait(rest - 1);
+        assert_eq!(bench.mail(), [], "{rest}");
+        assert_eq!(undelivered(&bench).reason, "Failing");
+        bench.wait(2);
+        server = bench.mail()[0].0.clone();
+    }
 }
 
 #[test]

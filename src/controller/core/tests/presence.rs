@@ -26,6 +26,19 @@ fn silence_counts_after_ninety_seconds() {
 }
 
 #[test]
+fn what_was_heard_on_an_earlier_connection_proves_nothing() {
+    let mut bench = Bench::up(at("1"));
+    bench.silent.insert(node("web1"));
+    bench.step(Input::Disconnected);
+    bench.connect();
+    assert_eq!(presence(&bench, "web1"), Presence::Unknown);
+    assert_eq!(presence(&bench, "web2"), Presence::Unknown, "not before it has answered");
+    bench.settle();
+    assert_eq!(presence(&bench, "web1"), Presence::Unknown);
+    assert_eq!(presence(&bench, "web2"), Presence::Present);
+}
+
+#[test]
 fn a_retained_report_proves_nothing() {
     let mut bench = Bench::new();
     bench.connect();
