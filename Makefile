@@ -3,7 +3,7 @@
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help build demo test killed exhaustive lint advisories
+.PHONY: help build demo test killed exhaustive fuzz lint advisories
 
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
@@ -16,6 +16,7 @@ help:
 	@echo 'make test         every test, on real parts'
 	@echo 'make killed       controller and agents killed at every single effect of a rollout, not only at some'
 	@echo 'make exhaustive   every interleaving of the cores, as far as a machine can in about an hour'
+	@echo 'make fuzz         a search for input that evenkeel cannot take, SECONDS=60 for each kind; needs a nightly compiler'
 	@echo 'make lint         format, clippy, licenses and sources of dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (asks github.com)'
 	@echo 'make build        target/release/evenkeel'
@@ -48,9 +49,16 @@ exhaustive:
 	@sh scripts/packages.sh $(BUILDS)
 	EXHAUSTIVE=1 cargo test --locked --profile simulate --test exhaustive -- --nocapture --test-threads 1
 
+SECONDS = 60
+
+fuzz:
+	@sh scripts/packages.sh $(BUILDS) g++
+	sh scripts/fuzz.sh $(SECONDS)
+
 lint:
 	@sh scripts/packages.sh $(BUILDS)
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	sh scripts/cargo-deny.sh --all-features check --hide-inclusion-graph bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings

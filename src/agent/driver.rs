@@ -18,7 +18,7 @@ use super::core::{
 use super::log::log;
 use super::store::{StateError, Store};
 use crate::bus::session::{self, Events, Handle, PublishError, Will};
-use crate::bus::{Filter, Topic, encode, intake};
+use crate::bus::{Filter, Refusals, Topic, encode, intake};
 use crate::checks::{NrpeError, Plugins};
 use crate::deploy::App;
 use crate::facts::{self, FactsError};
@@ -139,6 +139,7 @@ struct Driver {
     session: Handle,
     events: Events,
     tasks: JoinSet<Event>,
+    refusals: Refusals,
     clock: Instant,
     stops: bool,
 }
@@ -168,6 +169,7 @@ impl Driver {
             session,
             events,
             tasks: JoinSet::new(),
+            refusals: Refusals::default(),
             clock,
             stops: false,
         })
@@ -368,7 +370,7 @@ impl Driver {
         }
     }
 
-    fn translate(&self, event: session::Event) -> Option<Event> {
+    fn translate(&mut self, event: session::Event) -> Option<Event> {
         match event {
             session::Event::Connected { connection } => {
                 tracing::info!(connection, "connected to the broker");
@@ -386,11 +388,11 @@ impl Driver {
                 None
             }
             session::Event::Message { topic, payload, retained } => {
-                match intake::read(topic.clone(), &payload) {
+                match intake::read(topic, &payload) {
                     Ok(document) => received(document, retained),
                     Err(error) => {
-                        let error = crate::command::chain(&error);
-                        Some(Event::BadDocument { topic: topic.on(&self.fleet), error })
+                        self.refusals.refuse(&error);
+                        None
                     }
                 }
             }
@@ -399,6 +401,9 @@ impl Driver {
 
     /// Kills what runs, and says the last words if there is time for them.
     async fn leave(mut self, graceful: bool) {
+        if self.refusals.count() > 0 {
+            tracing::warn!(count = self.refusals.count(), "documents were not taken");
+        }
         if graceful && let Err(error) = self.session.close(CLOSE).await {
             tracing::warn!(%error, "the broker will speak for this agent");
         }

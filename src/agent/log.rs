@@ -14,7 +14,6 @@ pub(super) fn log(note: &Note) {
         Note::Recovered { assignments, owned } => {
             warn!(assignments, owned, "memory recovered from the retained report");
         }
-        Note::BadDocument { topic, error } => warn!(topic, error, "document not understood"),
         Note::Misaddressed { node } => warn!(%node, "assignment for another node"),
         Note::TooManyApps { app } => error!(%app, "too many apps command this node"),
         Note::Accepted { app, stamp } => info!(%app, %stamp, "assignment accepted"),

@@ -54,6 +54,15 @@ pub enum IntakeError {
     },
 }
 
+impl IntakeError {
+    /// Where it was published.
+    pub fn topic(&self) -> &Topic {
+        match self {
+            Self::Payload { topic, .. } | Self::Elsewhere { topic, .. } => topic,
+        }
+    }
+}
+
 /// Reads what was published on `topic`.
 ///
 /// # Errors
@@ -75,8 +84,7 @@ pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
         }
         Topic::Receipt(_) => one(payload, Document::Receipt),
         Topic::Marker(_) | Topic::NodeMarker(_) => {
-            let text = std::str::from_utf8(payload).unwrap_or_default();
-            Ok(text.parse().ok().map(Document::Marker))
+            wire::decode_marker(payload).map(|marker| marker.map(Document::Marker))
         }
     };
     let document = match read {
@@ -113,4 +121,25 @@ fn about(document: &Document) -> Option<Topic> {
         | Document::Marker(_)
         | Document::Deleted(_) => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ControllerId;
+
+    #[test]
+    fn a_marker_is_a_number_and_nothing_else() {
+        let topic = || Topic::Marker(ControllerId::new("c1").unwrap());
+        let largest = u64::MAX.to_string();
+        assert_eq!(read(topic(), largest.as_bytes()).unwrap(), Document::Marker(u64::MAX));
+        assert_eq!(read(topic(), b"").unwrap(), Document::Deleted(topic()));
+        let long = "0".repeat(2 << 20);
+        for bad in ["x", "-1", "1.0", " 1", "18446744073709551616", &long] {
+            let error = read(topic(), bad.as_bytes()).unwrap_err();
+            assert!(matches!(error, IntakeError::Payload { .. }), "{error}");
+            assert_eq!(error.topic(), &topic());
+        }
+        assert!(read(topic(), b"\xff").is_err());
+    }
 }

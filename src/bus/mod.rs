@@ -14,11 +14,13 @@ mod file;
 pub mod intake;
 mod outage;
 mod outbox;
+mod refusals;
 pub mod session;
 mod tls;
 pub mod topics;
 pub mod wire;
 
 pub use address::{AddressError, BrokerAddress};
+pub use refusals::Refusals;
 pub use topics::{Filter, Topic, TopicError};
 pub use wire::{Document, PAYLOAD_BYTES_MAX, WireError, decode, encode};

@@ -73,6 +73,9 @@ pub enum WireError {
         #[source]
         error: serde_json::Error,
     },
+    /// It is no marker, which is the number of a connection.
+    #[error("a payload is not a marker, the number of a connection")]
+    NoMarker,
     /// It cannot be written as JSON.
     #[error("a {kind} document cannot be written as JSON")]
     Unwritable {
@@ -128,6 +131,21 @@ pub fn decode<T: Document>(payload: &[u8]) -> Result<Option<T>, WireError> {
     let envelope: Envelope<T> =
         serde_json::from_slice(payload).map_err(|error| WireError::Malformed { kind, error })?;
     Ok(Some(envelope.body))
+}
+
+/// Reads a marker, which stands without an envelope; `None` if the payload is empty.
+///
+/// # Errors
+/// [`WireError::NoMarker`].
+pub(super) fn decode_marker(payload: &[u8]) -> Result<Option<u64>, WireError> {
+    /// Digits of the largest.
+    const BYTES_MAX: usize = 20;
+    if payload.is_empty() {
+        return Ok(None);
+    }
+    let short = Some(payload).filter(|payload| payload.len() <= BYTES_MAX);
+    let number = short.and_then(|short| str::from_utf8(short).ok()?.parse().ok());
+    number.map(Some).ok_or(WireError::NoMarker)
 }
 
 fn within_limit(kind: &'static str, payload: &[u8]) -> Result<(), WireError> {

@@ -87,6 +87,14 @@ impl Plugins {
     pub fn names(&self) -> impl Iterator<Item = &CheckName> {
         self.checks.keys()
     }
+
+    /// What the check of this name would run, if there is one; or why it cannot be run.
+    pub fn argv(&self, name: &CheckName) -> Option<Result<&[String], &str>> {
+        Some(match self.checks.get(name)? {
+            Definition::Runnable(argv) => Ok(argv),
+            Definition::Unrunnable(why) => Err(why),
+        })
+    }
 }
 
 impl Checks for Plugins {
@@ -123,7 +131,9 @@ impl Checks for Plugins {
     }
 }
 
-fn verdict(code: i32, said: &Apart, took_ms: u64) -> CheckResult {
+/// What a plugin's exit code and output mean. Texts are clean and at most 1 KiB each, and there is
+/// always a text; a code that is none of a plugin's is [`CheckStatus::Unknown`], and says so.
+pub fn verdict(code: i32, said: &Apart, took_ms: u64) -> CheckResult {
     let status = match code {
         0 => Some(CheckStatus::Ok),
         1 => Some(CheckStatus::Warning),

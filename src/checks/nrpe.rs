@@ -23,8 +23,12 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// How deep files may include files; NRPE itself would recurse until it crashes.
 const DEPTH_MAX: usize = 16;
 
-/// How many files are read in all, so that no tangle of includes keeps the agent from starting.
-const FILES_MAX: usize = 1000;
+/// How many files and folders are read in all, and entries in one folder, so that no tangle of includes or of links
+/// keeps the agent from starting.
+const READ_MAX: usize = 1000;
+
+/// All files together, in bytes.
+const BYTES_MAX: u64 = 16 << 20;
 
 /// What a check's definition amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,38 +81,62 @@ pub enum NrpeError {
 
 /// Reads the given files and all that they include.
 pub(super) fn read(files: &[PathBuf]) -> Result<Nrpe, NrpeError> {
-    let mut reader = Reader::default();
+    let mut reader = Reader {
+        lines: BTreeMap::new(),
+        prefix: None,
+        command_timeout: None,
+        open: Vec::new(),
+        read: 0,
+        bytes_left: BYTES_MAX,
+        full: false,
+    };
     for file in files {
         reader.file(file)?;
     }
     Ok(reader.finish())
 }
 
-#[derive(Default)]
 struct Reader {
     lines: BTreeMap<CheckName, String>,
     prefix: Option<String>,
     command_timeout: Option<u64>,
     /// The files and folders that are being read now, outermost first, by their true paths.
     open: Vec<PathBuf>,
-    files: usize,
+    read: usize,
+    bytes_left: u64,
+    /// A bound on the whole was reached, and told: nothing more is included.
+    full: bool,
 }
 
 impl Reader {
     fn file(&mut self, file: &Path) -> Result<(), NrpeError> {
-        self.files += 1;
-        if self.files > FILES_MAX {
-            let what = format!("more than {FILES_MAX} files are included");
-            return Err(NrpeError::Bound { file: file.to_owned(), what });
-        }
         self.enter(file)?;
-        let read = read_bounded(file).and_then(|text| self.lines(file, &text));
+        let read = self.text(file).and_then(|text| self.lines(file, &text));
         self.open.pop();
         read
     }
 
+    fn text(&mut self, file: &Path) -> Result<String, NrpeError> {
+        let text = read_bounded(file)?;
+        match self.bytes_left.checked_sub(text.len() as u64) {
+            Some(left) => self.bytes_left = left,
+            None => {
+                self.full = true;
+                let what = format!("all files together are larger than {BYTES_MAX} bytes");
+                return Err(NrpeError::Bound { file: file.to_owned(), what });
+            }
+        }
+        Ok(text)
+    }
+
     /// Notes that `path` is being read, unless that is so already or goes too deep.
     fn enter(&mut self, path: &Path) -> Result<(), NrpeError> {
+        self.read += 1;
+        if self.read > READ_MAX {
+            self.full = true;
+            let what = format!("more than {READ_MAX} files and folders are included");
+            return Err(NrpeError::Bound { file: path.to_owned(), what });
+        }
         let real = path
             .canonicalize()
             .map_err(|source| NrpeError::Read { file: path.to_owned(), source })?;
@@ -144,8 +172,8 @@ impl Reader {
             .filter(|(key, value)| !key.is_empty() && !value.is_empty())
             .ok_or("neither a comment nor NAME=VALUE with both given")?;
         match key {
-            "include" | "include_file" => told(self.file(Path::new(value))),
-            "include_dir" => told(self.folder(Path::new(value))),
+            "include" | "include_file" => self.include(Path::new(value), false),
+            "include_dir" => self.include(Path::new(value), true),
             "command_prefix" => self.prefix = Some(value.to_owned()),
             "command_timeout" => {
                 let seconds = value.trim().parse().ok().filter(|seconds| *seconds > 0);
@@ -177,12 +205,23 @@ impl Reader {
         Ok(())
     }
 
+    /// Reads a part of the configuration; what is wrong with it is told, and the rest goes on.
+    fn include(&mut self, path: &Path, is_folder: bool) {
+        if self.full {
+            return;
+        }
+        let read = if is_folder { self.folder(path) } else { self.file(path) };
+        if let Err(error) = read {
+            warn!(error = chain(&error), "a part of NRPE's configuration is left out");
+        }
+    }
+
     fn folder(&mut self, folder: &Path) -> Result<(), NrpeError> {
         self.enter(folder)?;
         let entries = entries(folder);
         let read = entries.map(|entries| {
             for (path, is_folder) in entries {
-                told(if is_folder { self.folder(&path) } else { self.file(&path) });
+                self.include(&path, is_folder);
             }
         });
         self.open.pop();
@@ -206,12 +245,6 @@ impl Reader {
     }
 }
 
-fn told(included: Result<(), NrpeError>) {
-    if let Err(error) = included {
-        warn!(error = chain(&error), "a part of NRPE's configuration is left out");
-    }
-}
-
 /// What is to be read of a folder, in order of names, and whether it is a folder itself.
 fn entries(folder: &Path) -> std::io::Result<BTreeSet<(PathBuf, bool)>> {
     let mut found = BTreeSet::new();
@@ -225,6 +258,9 @@ fn entries(folder: &Path) -> std::io::Result<BTreeSet<(PathBuf, bool)>> {
             found.insert((entry.path(), true));
         } else if kind.is_file() && name.len() > 4 && name.ends_with(b".cfg") {
             found.insert((entry.path(), false));
+        }
+        if found.len() > READ_MAX {
+            return Err(std::io::Error::other(format!("it has more than {READ_MAX} entries")));
         }
     }
     Ok(found)

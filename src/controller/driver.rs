@@ -1,7 +1,7 @@
 //! The controller's driver: the only loop and `select!`. It waits, hands events to the core, and
 //! carries out what the core says; it decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use super::view::{EventsView, View, WorldView};
 use crate::bus::session::{self, Events, Handle};
 use crate::bus::topics::Topic;
 use crate::bus::wire::{Document, WireError, encode};
-use crate::bus::{BrokerAddress, intake};
+use crate::bus::{BrokerAddress, Refusals, intake};
 use crate::desired::{Snapshot, WatchError, Watcher};
 use crate::model::{
     AppName, ControllerAlive, ControllerId, DesiredApp, Event, EventKind, FleetName, Mono,
@@ -146,7 +146,7 @@ pub async fn run(
         clock,
         handle,
         counters: Counters::default(),
-        bad_senders: BTreeSet::new(),
+        refusals: Refusals::default(),
         connection: 0,
         broker: config.bus.url.clone(),
     };
@@ -245,8 +245,7 @@ struct Driver {
     clock: Clock,
     handle: Handle,
     counters: Counters,
-    /// Senders of unreadable documents that were logged; each is named once.
-    bad_senders: BTreeSet<Topic>,
+    refusals: Refusals,
     connection: u64,
     /// Where the bus is.
     broker: BrokerAddress,
@@ -274,24 +273,14 @@ impl Driver {
             }
             session::Event::Message { topic, payload, retained } => {
                 self.counters.documents += 1;
-                match intake::read(topic.clone(), &payload) {
+                match intake::read(topic, &payload) {
                     Ok(document) => self.step(Input::Heard { document, retained }),
                     Err(error) => {
-                        self.refuse(topic, &error);
+                        self.refusals.refuse(&error);
                         None
                     }
                 }
             }
-        }
-    }
-
-    fn refuse(&mut self, topic: Topic, error: &intake::IntakeError) {
-        /// Names of senders that are remembered, so that a flood of them stays bounded.
-        const SENDERS_MAX: usize = 1_000;
-        self.counters.documents_bad += 1;
-        if self.bad_senders.len() < SENDERS_MAX && self.bad_senders.insert(topic) {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "a document is not taken");
         }
     }
 
@@ -424,6 +413,7 @@ impl Driver {
             Query::Metrics(to) => {
                 let mut counters = self.counters.clone();
                 counters.session = self.handle.counters();
+                counters.documents_bad = self.refusals.count();
                 drop(to.send(Box::new((self.core.view(now), counters))));
             }
             Query::Forget(node, to) => {

@@ -23,6 +23,7 @@ pub use config::Config;
 use config::{Argv, From as ReadFrom, Means, Release};
 use lock::Lock;
 use release::{Layout, ReleaseError};
+pub use unpack::{UnpackError, unpack};
 
 /// The pause between two tries to read back the revision from a service without a probe, which may
 /// still be starting.

@@ -36,24 +36,38 @@ const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UnpackError {
+pub enum UnpackError {
+    /// It is no archive, is cut off, is larger than is allowed, or the work was stopped.
     #[error("the archive cannot be read")]
     Read(#[source] io::Error),
+    /// The disk does not take an entry, or something stands in its way.
     #[error("the archive's entry {} cannot be written", path.display())]
     Write {
+        /// The entry's path, as the archive has it.
         path: PathBuf,
+        /// The system's error.
         #[source]
         source: io::Error,
     },
+    /// An entry is of a kind, or leads to a place, that no release needs.
     #[error("the archive's entry {} is refused: {why}", path.display())]
-    Refused { path: PathBuf, why: &'static str },
+    Refused {
+        /// The entry's path, as the archive has it.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// There are too many.
     #[error("the archive has more than {ENTRIES_MAX} entries")]
     Entries,
 }
 
 /// Unpacks the tar archive at `archive`, gzipped or not, into the empty folder `tree`, and stops
 /// early when `stop` is set. The archive may have `bytes_max` when it is not gzipped.
-pub(super) fn unpack(
+///
+/// # Errors
+/// [`UnpackError`]; what came before the fault is in the folder then.
+pub fn unpack(
     archive: &Path,
     tree: &Path,
     bytes_max: u64,

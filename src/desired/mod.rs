@@ -57,6 +57,11 @@ pub fn load_styled(dir: &Path, style: Style) -> Snapshot {
     assemble(read::read(dir), commit.as_ref(), style)
 }
 
+/// Like [`load`], of files that are not on a disk: the app's folder, the file's name, and what it says.
+pub fn load_texts<'a>(files: impl IntoIterator<Item = (&'a str, &'a str, &'a [u8])>) -> Snapshot {
+    assemble(read::Tree::of(files), None, Style::Plain)
+}
+
 /// Makes a snapshot of what was read.
 fn assemble(tree: read::Tree, commit: Option<&Commit>, style: Style) -> Snapshot {
     let mut faults = tree.faults;

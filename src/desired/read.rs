@@ -33,6 +33,19 @@ pub(super) struct Tree {
     pub digest: Digest,
 }
 
+impl Tree {
+    /// The tree of these files: folder, name, content.
+    pub(super) fn of<'a>(files: impl IntoIterator<Item = (&'a str, &'a str, &'a [u8])>) -> Tree {
+        let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
+        for (folder, file, content) in files {
+            let folder = folders.entry(folder.to_owned()).or_default();
+            folder.insert(file.to_owned(), Ok(content.to_owned()));
+        }
+        let digest = digest(&folders, &[]);
+        Tree { folders, faults: Vec::new(), digest }
+    }
+}
+
 /// One app's folder: its `.toml` files by name, and why one could not be read. Where the folder
 /// itself could not be read whole, that stands under the empty name.
 pub(super) type Folder = BTreeMap<String, Result<Vec<u8>, String>>;

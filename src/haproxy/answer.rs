@@ -8,13 +8,18 @@ use crate::plan::ports::ProcessId;
 
 /// What `show info` is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Info {
-    pub(super) process: ProcessId,
+pub struct Info {
+    /// Which process answers.
+    pub process: ProcessId,
     /// A reload or a stop has put it out of service; it only ends its connections.
-    pub(super) stopping: bool,
+    pub stopping: bool,
 }
 
-pub(super) fn info(text: &str) -> Result<Info, String> {
+/// Reads an answer to `show info`.
+///
+/// # Errors
+/// A sentence: what is missing, or what is there instead.
+pub fn info(text: &str) -> Result<Info, String> {
     let value = |wanted: &str| {
         text.lines()
             .filter_map(|line| line.split_once(": "))
@@ -31,16 +36,21 @@ pub(super) fn info(text: &str) -> Result<Info, String> {
 
 /// A line of `show servers state`, as far as it is of use here.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct StateRow<'a> {
-    pub(super) backend: &'a str,
-    pub(super) server: &'a str,
+pub struct StateRow<'a> {
+    /// The backend, under whatever name HAProxy has for it.
+    pub backend: &'a str,
+    /// The server, likewise.
+    pub server: &'a str,
     operational: Health,
     admin: AdminBits,
     weight: u32,
 }
 
 /// The rows of `show servers state`, of one backend or of all; none if there is no such backend.
-pub(super) fn servers_state(text: &str) -> Result<Option<Vec<StateRow<'_>>>, String> {
+///
+/// # Errors
+/// A sentence: what is missing, or what is there instead.
+pub fn servers_state(text: &str) -> Result<Option<Vec<StateRow<'_>>>, String> {
     if text.trim_end() == "Can't find backend." {
         return Ok(None);
     }
@@ -87,8 +97,9 @@ fn operational_state(field: &str) -> Result<Health, String> {
 
 /// What `show stat` knows of servers, and which backends it shows.
 #[derive(Debug, Default)]
-pub(super) struct Stats {
-    pub(super) backends: Vec<String>,
+pub struct Stats {
+    /// The backends, each as often as it was shown.
+    pub backends: Vec<String>,
     servers: BTreeMap<(String, String), StatRow>,
 }
 
@@ -101,7 +112,10 @@ struct StatRow {
 
 impl Stats {
     /// Adds an answer to `show stat`; nothing if there is no such proxy.
-    pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// A sentence: what is missing, or what is there instead.
+    pub fn add(&mut self, text: &str) -> Result<(), String> {
         if text.trim_end() == "No such proxy." {
             return Ok(());
         }
@@ -136,7 +150,7 @@ impl Stats {
     }
 
     /// The server of `row` with what is known of it here; `None` if nothing is.
-    pub(super) fn complete(&self, row: &StateRow<'_>) -> Option<ServerSeen> {
+    pub fn complete(&self, row: &StateRow<'_>) -> Option<ServerSeen> {
         let stat = self.servers.get(&(row.backend.to_owned(), row.server.to_owned()))?;
         let health =
             if row.admin.is_out() { Health::Down } else { worse(row.operational, stat.status) };

@@ -1,6 +1,6 @@
 //! Floor 2: HAProxy's runtime API. It asks and translates; what is to be done is decided elsewhere.
 
-mod answer;
+pub mod answer;
 mod config;
 mod connection;
 mod session;

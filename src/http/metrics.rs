@@ -154,6 +154,11 @@ fn controller(
             "Documents that could not be read.",
             counters.documents_bad,
         ),
+        (
+            "evenkeel_bus_foreign_total",
+            "Messages on topics that are none of the fleet's.",
+            counters.session.foreign,
+        ),
         ("evenkeel_assignments_total", "Assignments published.", counters.assignments),
         ("evenkeel_state_writes_total", "Files written to the state directory.", counters.kept),
         (

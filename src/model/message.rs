@@ -12,8 +12,31 @@ use super::time::Wall;
 /// Identifies one message for good: `<app>.<cluster>.<rollout>.<cause>.<ledger sequence>`. Safe in
 /// a topic and in a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct MessageKey(pub String);
+
+/// It is made of five names and their separators; a longer one was not made by us.
+const KEY_BYTES_MAX: usize = 512;
+
+impl TryFrom<String> for MessageKey {
+    type Error = String;
+
+    /// Keys come with documents from outside: only what is safe as a topic level and a file name is one.
+    fn try_from(text: String) -> Result<Self, String> {
+        let safe = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+        if !text.is_empty() && text.len() <= KEY_BYTES_MAX && text.chars().all(safe) {
+            return Ok(Self(text));
+        }
+        let shown: String = text.chars().take(160).collect();
+        Err(format!("{shown:?} is not the key of a message"))
+    }
+}
+
+impl From<MessageKey> for String {
+    fn from(key: MessageKey) -> String {
+        key.0
+    }
+}
 
 impl fmt::Display for MessageKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,4 +172,23 @@ pub enum ReceiptOutcome {
     /// The service refused it for good, or this server does not know the recipient; in words. Not
     /// tried again while it is in the mailbox.
     Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_safe_in_a_topic_is_a_key() {
+        let long = "k".repeat(KEY_BYTES_MAX);
+        for good in ["shop.alfa.ab12.completed.3", "a+b_c-d", &long] {
+            let key = MessageKey(good.to_owned());
+            assert_eq!(serde_json::from_str(&format!("{good:?}")).ok(), Some(key.clone()));
+            assert_eq!(serde_json::to_string(&key).unwrap(), format!("{good:?}"));
+        }
+        for bad in ["", "a/b", "#", "a b", "ä", &format!("{long}k")] {
+            let error = serde_json::from_str::<MessageKey>(&format!("{bad:?}")).expect_err(bad);
+            assert!(error.to_string().contains("is not the key of a message"), "{error}");
+        }
+    }
 }

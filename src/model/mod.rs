@@ -37,4 +37,4 @@ pub use report::{
     SettleState,
 };
 pub use stamp::{Boot, Epoch, Leader, Stamp};
-pub use time::{Mono, Now, Wall, parse_duration_ms, render_duration_ms};
+pub use time::{DURATION_MS_MAX, Mono, Now, Wall, parse_duration_ms, render_duration_ms};

@@ -229,6 +229,37 @@ async fn files_are_read_as_nrpe_reads_them() {
 }
 
 #[tokio::test]
+async fn a_tangle_of_links_does_not_keep_the_agent_from_starting() {
+    let node = Node::new(&[("nrpe.cfg", "include_dir=FOLDER/d\ncommand[x]=echo x\n")]);
+    // Every folder leads to every other one: there are more ways through them than anybody has time for.
+    for one in 0..12 {
+        let folder = node.path(&format!("d/{one}"));
+        std::fs::create_dir_all(&folder).expect("make");
+        for other in 0..12 {
+            std::os::unix::fs::symlink(
+                node.path(&format!("d/{other}")),
+                folder.join(other.to_string()),
+            )
+            .expect("link");
+        }
+    }
+    assert_eq!(run(&node.plugins("").expect("plugins"), "x").await.text, "x");
+}
+
+#[tokio::test]
+async fn files_are_bounded_all_together() {
+    let node = Node::new(&[("nrpe.cfg", "include_dir=FOLDER/d\ncommand[x]=echo x\n")]);
+    std::fs::create_dir(node.path("d")).expect("make");
+    for number in 0..20 {
+        let text = format!("command[c{number}]=true\n#{}\n", "x".repeat(1_000_000));
+        std::fs::write(node.path(&format!("d/{number:02}.cfg")), text).expect("write");
+    }
+    let plugins = node.plugins("").expect("plugins");
+    assert!(plugins.knows(&name("c0")) && plugins.knows(&name("x")));
+    assert!(!plugins.knows(&name("c19")), "20 MB were read");
+}
+
+#[tokio::test]
 async fn a_bad_file_is_an_error_that_names_it() {
     for (text, needle) in [
         ("a=b\nno value\n", "nrpe.cfg:2: "),

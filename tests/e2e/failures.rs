@@ -251,4 +251,37 @@ on_both_brokers! {
         scene.write_cluster("alfa", "revision = \"2\"");
         scene.converged("alfa", "2");
     }
+
+    /// A bad document is counted, logged once per sender, and ignored; one that is too large, before it is parsed.
+    fn strangers_speak_on_the_bus(broker) {
+        const TIMES: usize = 5;
+        let scene = Plot::new(broker).start();
+        scene.converged("alfa", "1");
+        let large = [b"{\"version\":1,\"kind\":\"report\",\"body\":".as_slice(), &[b'['; 1 << 20]].concat();
+        for _ in 0..TIMES {
+            scene.publish("nodes/stranger/report", b"{\"version\":1,\"kind\":\"report\",\"body\":[[[[");
+            scene.publish("nodes/stranger/alive", b"\xff\xfe\0");
+            scene.publish("nodes/giant/report", &large);
+            // Both the controller and the agent hear this one.
+            scene.publish("nodes/web1/assignment/shop", b"{}");
+        }
+        scene.publish("nodes/stranger/nonsense", b"{}");
+        let counted = format!("evenkeel_documents_refused_total {}\n", 4 * TIMES);
+        scene.wait_for("they are counted", |scene| {
+            scene.get("/metrics").is_ok_and(|(_, metrics)| metrics.contains(&counted))
+        });
+        const REFUSED: &str = "a document is not taken";
+        scene.wait_for("the agent refuses, too", |scene| !scene.logged("web1", REFUSED).is_empty());
+        scene.write_cluster("alfa", "revision = \"2\"");
+        scene.converged("alfa", "2");
+        let said = scene.logged("controller", REFUSED);
+        assert_eq!(said.len(), 3, "{said:#?}");
+        for (line, word) in said.iter().zip(["stranger", "giant", "web1"]) {
+            assert!(line.contains(word), "{said:#?}");
+        }
+        assert!(said[1].contains("is over the limit of 1048576"), "{said:#?}");
+        let said = scene.logged("web1", REFUSED);
+        assert_eq!(said.len(), 1, "{said:#?}");
+        assert_eq!(scene.presence("stranger"), "", "nobody has come of it");
+    }
 }

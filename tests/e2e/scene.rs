@@ -367,6 +367,23 @@ impl Scene {
         (status, fs::read_to_string(self.folder.join("log/second")).expect("a log"))
     }
 
+    /// Publishes on a topic of the fleet, not retained, as anybody could whom the broker lets.
+    pub fn publish(&self, topic: &str, payload: &[u8]) {
+        let mut command = Command::new(program("mosquitto_pub", "mosquitto-clients"));
+        command.args(["-V", "5", "-q", "1", "-p", &self.bus.to_string(), "-s", "-t"]);
+        command.arg(format!("evenkeel/default/{topic}")).stdin(Stdio::piped());
+        let mut child = command.spawn().expect("start mosquitto_pub");
+        std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), payload)
+            .expect("write");
+        assert!(child.wait().expect("wait for mosquitto_pub").success(), "{topic}");
+    }
+
+    /// The lines of a process's log that have `words` in them.
+    pub fn logged(&self, name: &str, words: &str) -> Vec<String> {
+        let log = fs::read_to_string(self.folder.join("log").join(name)).expect("a log");
+        log.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+    }
+
     /// Kills the controller where it stands.
     pub fn kill_controller(&mut self) {
         self.controller.take().expect("a controller").kill();

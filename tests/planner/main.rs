@@ -8,6 +8,7 @@ mod properties;
 mod random;
 mod round_trip;
 mod script;
+mod written;
 
 use std::fs;
 use std::path::Path;

@@ -3,7 +3,8 @@
 use crate::tree::{File, Offence, Tree};
 
 /// Folders of the repository that documents speak of.
-const FOLDERS: &[&str] = &[".ci/", "contrib/", "desired/", "docs/", "scripts/", "src/", "tests/"];
+const FOLDERS: &[&str] =
+    &[".ci/", "contrib/", "desired/", "docs/", "fuzz/", "scripts/", "src/", "tests/"];
 
 /// Links whose file or heading is not there.
 pub fn links(tree: &Tree) -> Vec<Offence> {

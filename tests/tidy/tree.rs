@@ -50,11 +50,11 @@ impl Tree {
         Tree { files: files.iter().map(file).collect() }
     }
 
-    /// The Rust files of the program and its tests.
+    /// The Rust files of the program, its tests and its fuzz targets.
     pub fn sources(&self) -> impl Iterator<Item = &File> {
         self.files.iter().filter(|file| {
             file.path.ends_with(".rs")
-                && (file.path.starts_with("src/") || file.path.starts_with("tests/"))
+                && ["src/", "tests/", "fuzz/"].iter().any(|folder| file.path.starts_with(folder))
         })
     }
 
@@ -82,13 +82,16 @@ impl Tree {
     }
 }
 
+/// What is built, and what is found on the way.
+const NOT_OURS: &[&str] = &[".git", "target", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"];
+
 fn walk(folder: &Path, within: &str, files: &mut Vec<File>) {
     for entry in fs::read_dir(folder).expect("a folder of the repository") {
         let entry = entry.expect("an entry");
         let name = entry.file_name().into_string().expect("a name in UTF-8");
         let path = format!("{within}{name}");
         if entry.file_type().expect("its type").is_dir() {
-            if !(within.is_empty() && matches!(name.as_str(), "target" | ".git")) {
+            if !NOT_OURS.contains(&path.as_str()) {
                 walk(&entry.path(), &format!("{path}/"), files);
             }
         } else {

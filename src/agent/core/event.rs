@@ -34,13 +34,6 @@ pub enum Event {
         /// The connection that it was sent on.
         connection: u64,
     },
-    /// A document has come that is not understood.
-    BadDocument {
-        /// Where.
-        topic: String,
-        /// What is wrong with it.
-        error: String,
-    },
     /// The answer to [`Effect::ReadRevision`].
     RevisionRead {
         /// The app.

@@ -223,9 +223,6 @@ impl AgentCore {
                     self.on_restored();
                 }
             }
-            Event::BadDocument { topic, error } => {
-                self.step.log(Note::BadDocument { topic, error });
-            }
             Event::RevisionRead { app, read, seen } => {
                 self.node.revision_read(&self.step, &app, read, seen);
             }
@@ -270,7 +267,6 @@ impl AgentCore {
             | Event::Disconnected
             | Event::Received { .. }
             | Event::Marker { .. }
-            | Event::BadDocument { .. }
             | Event::RevisionRead { .. }
             | Event::EarlierEnded { .. }
             | Event::UpgradeEnded { .. }

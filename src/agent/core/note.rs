@@ -20,13 +20,6 @@ pub enum Note {
         /// Maintenances found again.
         owned: usize,
     },
-    /// A document is not understood and was ignored.
-    BadDocument {
-        /// Where.
-        topic: String,
-        /// What is wrong with it.
-        error: String,
-    },
     /// An assignment for another node came to this one's topic.
     Misaddressed {
         /// The node that it names.

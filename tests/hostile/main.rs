@@ -1,0 +1,99 @@
+//! Bad input: what comes from outside may be anything, and evenkeel keeps its word all the same.
+//!
+//! Each kind of input has seeds in `fuzz/seeds/`, and what a search has ever found in `fuzz/found/`. All of them, and seeds with
+//! random changes, are handed in here; `make fuzz` searches on, led by what the code makes of it. `PROPTEST_CASES` asks
+//! for another number of changed ones.
+
+mod inputs;
+mod mutation;
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+use inputs::{BYTES_MAX, Input};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// How many changed seeds are tried, where `PROPTEST_CASES` does not ask for another number.
+const CASES: u32 = 400;
+
+fn folder(of: &str, input: &Input) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(of).join(input.name)
+}
+
+fn files(folder: &Path) -> Vec<Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("a readable file")).collect()
+}
+
+fn try_out(input: &Input) {
+    let seeds = files(&folder("seeds", input));
+    assert!(seeds.len() >= 2, "{} has no seeds", input.name);
+    let taken = seeds.iter().filter(|bytes| (input.hand_in)(bytes)).count();
+    assert!(taken > 0, "no seed of {} is taken, so that nothing is tried", input.name);
+    let mut known = seeds;
+    known.extend(files(&folder("found", input)));
+    for bytes in &known {
+        assert!(bytes.len() <= BYTES_MAX, "it is too long to be tried by a search");
+        (input.hand_in)(bytes);
+    }
+    (input.hand_in)(b"");
+    let config = match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => Config::default(),
+        None => Config::with_cases(CASES),
+    };
+    let config = Config { failure_persistence: None, ..config };
+    // The same ones each time: what fails for one, fails for all.
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let taken = Cell::new(0);
+    let tried = runner.run(&mutation::mutated(known, BYTES_MAX), |bytes| {
+        taken.set(taken.get() + u32::from((input.hand_in)(&bytes)));
+        Ok(())
+    });
+    if let Err(error) = tried {
+        panic!("{error}\nPut it into {}", folder("found", input).display());
+    }
+    assert!(taken.get() > 0, "nothing that was changed is taken any more");
+}
+
+#[test]
+fn reports() {
+    try_out(&inputs::REPORT);
+}
+
+#[test]
+fn assignments() {
+    try_out(&inputs::ASSIGNMENT);
+}
+
+#[test]
+fn documents() {
+    try_out(&inputs::DOCUMENT);
+}
+
+#[test]
+fn desired_files() {
+    try_out(&inputs::DESIRED);
+}
+
+#[test]
+fn answers_of_haproxy() {
+    try_out(&inputs::HAPROXY);
+}
+
+#[test]
+fn configuration_of_nrpe() {
+    try_out(&inputs::NRPE);
+}
+
+#[test]
+fn output_of_plugins() {
+    try_out(&inputs::PLUGIN);
+}
+
+#[test]
+fn archives_of_releases() {
+    try_out(&inputs::RELEASE);
+}
