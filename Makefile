@@ -3,7 +3,7 @@
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help build demo test killed exhaustive fuzz lint advisories
+.PHONY: help build demo test simulate killed exhaustive fuzz lint advisories
 
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
@@ -14,6 +14,7 @@ TEST = $(DEMO) argon2 ca-certificates iproute2 mosquitto mosquitto-clients opens
 help:
 	@echo 'make demo         a fleet on this machine, upgraded before your eyes'
 	@echo 'make test         every test, on real parts'
+	@echo 'make simulate     500 seeds of the fault simulator, or SEEDS=10000'
 	@echo 'make killed       controller and agents killed at every single effect of a rollout, not only at some'
 	@echo 'make exhaustive   every interleaving of the cores, as far as a machine can in about an hour'
 	@echo 'make fuzz         a search for input that evenkeel cannot take, SECONDS=60 for each kind; needs a nightly compiler'
@@ -34,8 +35,17 @@ demo:
 # cargo-nextest runs tests faster where it is installed; it is not needed.
 test:
 	@sh scripts/packages.sh $(TEST)
+	cargo test --locked --profile simulate --test sim
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
 	else set -x; cargo test --locked; fi
+
+SEEDS = 500
+FIRST = 0
+
+# SEEDS=10000 plays that many, FIRST=500 others than the first ones.
+simulate:
+	@sh scripts/packages.sh $(BUILDS)
+	SEEDS=$(SEEDS) FIRST=$(FIRST) cargo test --locked --profile simulate --test sim seeds -- --nocapture
 
 # Some minutes with Mosquitto (PLACES=at_every_effect::mosquitto); more than an hour with the embedded broker, which
 # dies with the controller, so that every agent has to come back.

@@ -1,0 +1,130 @@
+//! HAProxy as a value: processes, administrative bits, health, and what a reload makes of them.
+
+use std::collections::BTreeMap;
+
+use evenkeel::model::{AdminBits, BackendName, Health, ServerName, ServerSeen};
+use evenkeel::plan::ports::{BalancerError, BalancerState, ProcessId, SetServer, SetState};
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub admin: AdminBits,
+    /// What its health check finds.
+    pub healthy: bool,
+    /// `disabled` in the configuration.
+    pub disabled: bool,
+    pub sessions: u32,
+}
+
+/// One HAProxy with one backend.
+#[derive(Debug, Clone)]
+pub struct Haproxy {
+    pub backend: BackendName,
+    pub process: u32,
+    /// Not to be reached.
+    pub down: bool,
+    /// The configuration names a state file.
+    pub state_file: bool,
+    pub servers: BTreeMap<ServerName, Server>,
+    /// The state file: the bits at the last dump.
+    file: Option<BTreeMap<ServerName, AdminBits>>,
+}
+
+impl Haproxy {
+    pub fn new(backend: BackendName, servers: Vec<(ServerName, bool)>, state_file: bool) -> Self {
+        let servers = servers.into_iter().map(|(name, disabled)| {
+            let admin = configured(disabled);
+            (name, Server { admin, healthy: true, disabled, sessions: 0 })
+        });
+        Self {
+            backend,
+            process: 100,
+            down: false,
+            state_file,
+            servers: servers.collect(),
+            file: None,
+        }
+    }
+
+    /// A server as the runtime API shows it.
+    pub fn seen(&self, name: &ServerName) -> ServerSeen {
+        let server = &self.servers[name];
+        let health = match (server.admin.is_out(), server.healthy) {
+            (false, true) => Health::Up,
+            (true, _) | (false, false) => Health::Down,
+        };
+        ServerSeen {
+            admin: server.admin,
+            health,
+            weight: 1,
+            backup: false,
+            sessions: server.sessions,
+        }
+    }
+
+    pub fn read(&self) -> Result<BalancerState, BalancerError> {
+        self.reach()?;
+        let servers = self.servers.keys().map(|name| (name.clone(), self.seen(name))).collect();
+        let backends = BTreeMap::from([(self.backend.clone(), servers)]);
+        Ok(BalancerState { process: ProcessId(self.process), backends })
+    }
+
+    pub fn process(&self) -> Result<ProcessId, BalancerError> {
+        self.reach()?;
+        Ok(ProcessId(self.process))
+    }
+
+    /// `set server … state …`, as HAProxy 2.6 does it: ready clears maintenance and drain, drain
+    /// clears maintenance, maintenance clears drain; what the configuration says stays.
+    pub fn set(&mut self, command: &SetServer) -> Result<(), String> {
+        if command.backend != self.backend {
+            return Err("No such backend.".to_owned());
+        }
+        let Some(server) = self.servers.get_mut(&command.server) else {
+            return Err("No such server.".to_owned());
+        };
+        let (maint, drain) = (AdminBits::FORCED_MAINTENANCE, AdminBits::FORCED_DRAIN);
+        let rest = server.admin.0 & !(maint | drain);
+        server.admin = AdminBits(match command.state {
+            SetState::Ready => rest,
+            SetState::Drain => rest | drain,
+            SetState::Maint => rest | maint,
+        });
+        Ok(())
+    }
+
+    pub fn dump_state(&mut self) -> Result<(), BalancerError> {
+        self.reach()?;
+        if self.state_file {
+            let bits = self.servers.iter().map(|(name, server)| (name.clone(), server.admin));
+            self.file = Some(bits.collect());
+        }
+        Ok(())
+    }
+
+    /// A new process: with the state file as it was dumped last, or with the configuration alone.
+    pub fn reload(&mut self) {
+        self.process += 1;
+        let file = self.file.as_ref().filter(|_| self.state_file);
+        for (name, server) in &mut self.servers {
+            let dumped = file.and_then(|file| file.get(name));
+            server.admin = match dumped {
+                Some(bits) => *bits,
+                None => configured(server.disabled),
+            };
+        }
+    }
+
+    fn reach(&self) -> Result<(), BalancerError> {
+        if self.down {
+            let error = "refused".to_owned();
+            return Err(BalancerError::Connect { address: "its socket".to_owned(), error });
+        }
+        Ok(())
+    }
+}
+
+/// `disabled` in the configuration is maintenance of its own, and sets the bit of forced maintenance, too.
+fn configured(disabled: bool) -> AdminBits {
+    AdminBits(if disabled { AdminBits::CONFIGURED | AdminBits::FORCED_MAINTENANCE } else { 0 })
+}
