@@ -63,13 +63,12 @@ impl Broker {
         self.sessions.get(client).is_some_and(|session| session.link == link)
     }
 
-    /// The connection has ended. Without a good-bye its will is to be said.
-    pub fn end(&mut self, client: &Client, link: Link, good_bye: bool) -> Option<Will> {
+    /// The connection has ended without a good-bye: its will is to be said.
+    pub fn end(&mut self, client: &Client, link: Link) -> Option<Will> {
         if !self.knows(client, link) {
             return None;
         }
-        let session = self.sessions.remove(client)?;
-        if good_bye { None } else { session.will }
+        self.sessions.remove(client)?.will
     }
 
     /// Subscribes; what is retained under the filter is to be delivered, as retained.

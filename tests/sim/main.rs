@@ -5,8 +5,12 @@
 //! `SEED=17 cargo test --profile simulate --test sim seeds -- --nocapture` plays one seed and tells all of it; `SEEDS=10000`
 //! more of them, and `FIRST=500` others.
 
+#[path = "../parts/mod.rs"]
+mod parts;
+
 mod agents;
 mod broker;
+mod contract;
 mod control;
 mod disk;
 mod ending;

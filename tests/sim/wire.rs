@@ -134,7 +134,7 @@ impl World {
 
     /// The broker's end of a connection has gone, and it knows.
     pub fn broker_notices(&mut self, client: &Client, link: Link) {
-        if let Some(will) = self.broker.end(client, link, false) {
+        if let Some(will) = self.broker.end(client, link) {
             let late_ms = self.late();
             self.after(late_ms, Happening::Will(will));
         }
