@@ -81,8 +81,15 @@ impl Checker {
         orders: &[NewOrder<'_>],
         permits: &[(&NodeName, &Permit)],
     ) {
-        for (_, permit) in permits {
-            self.known.begun.insert(permit.rollout.clone());
+        for (node, permit) in permits {
+            let batch = self.batch_for(node).unwrap_or(usize::MAX);
+            self.known.permits(node, &permit.rollout, batch);
+        }
+        for order in orders {
+            let node = self.known.node_of(order.backend, order.server);
+            if let Some(cluster) = node.and_then(|node| self.known.cluster_of(&node)) {
+                self.known.act_in(cluster);
+            }
         }
         for (node, assignment) in given {
             let mut basis =
@@ -196,8 +203,10 @@ impl Checker {
         let goals: BTreeSet<&Revision> = [
             Some(&settings.revision),
             known.converged.get(cluster),
+            known.aimed.get(cluster),
             service.ran_before.as_ref(),
             service.ran_then.as_ref(),
+            service.ran_first.as_ref(),
         ]
         .into_iter()
         .flatten()
@@ -375,8 +384,7 @@ impl Checker {
         permits: usize,
     ) {
         let Some(settings) = self.known.settings(cluster) else { return };
-        let members = self.known.present.iter().filter(|n| self.known.app_report(n).is_some());
-        let batch = settings.rollout.batch.batch_of(members.count());
+        let Some(batch) = self.batch_for(node) else { return };
         let may = self.known.heard.keys().filter(|n| self.known.may_upgrade(n)).count();
         // Clusters may differ in their batch: the last one is judged by its own, with all before it.
         let all_agree = self.known.desired.values().all(|(s, _)| s.rollout == settings.rollout);
@@ -385,6 +393,13 @@ impl Checker {
             let forbidden_by = format!("{may} may be upgrading, and the batch is {batch}");
             self.breach(Invariant::BatchKept, node, happened, forbidden_by);
         }
+    }
+
+    /// The batch that the files declare where `node` is.
+    fn batch_for(&self, node: &NodeName) -> Option<usize> {
+        let settings = self.known.settings(&self.known.cluster_of(node)?)?;
+        let members = self.known.present.iter().filter(|n| self.known.app_report(n).is_some());
+        Some(settings.rollout.batch.batch_of(members.count()))
     }
 
     fn within_tries(

@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub converged_before: BTreeMap<ClusterName, BTreeSet<Revision>>,
     /// Rollouts in which something was permitted.
     pub begun: BTreeSet<RolloutId>,
+    /// Clusters in which something was asked since another revision was last wanted of them.
+    pub acted_in: BTreeSet<ClusterName>,
     /// What failed on more nodes than tolerated.
     pub rejected: BTreeMap<ClusterName, (Tried, String)>,
 
@@ -45,6 +47,12 @@ pub(super) struct Known {
     pub services: BTreeMap<NodeName, Service>,
     pub upgrading: BTreeMap<NodeName, Tried>,
     pub attempts: BTreeMap<(NodeName, Tried), u32>,
+    /// The cluster that each node was last tried for.
+    tried_for: BTreeMap<NodeName, ClusterName>,
+    /// The batch that each permit was given under: files may declare a smaller one since.
+    batches: BTreeMap<NodeName, usize>,
+    /// The target of a cluster when something was last permitted in it.
+    pub aimed: BTreeMap<ClusterName, Revision>,
     /// Something has changed since it was last looked who has converged.
     changed: bool,
     /// Numbers facts, to tell what came first.
@@ -77,9 +85,11 @@ pub(super) struct Service {
     pub ran_before: Option<Revision>,
     /// What it ran when another revision was last wanted of its cluster.
     pub ran_then: Option<Revision>,
+    /// What it ran when something was first asked in its cluster after that: where the way there began.
+    pub ran_first: Option<Revision>,
     /// When it was last touched: taken out, upgraded, or its agent began anew.
     pub touched: u64,
-    /// When each check was last started, and the start of its last OK.
+    /// When each check was last started, and when the last that was OK was.
     checks: BTreeMap<CheckName, (u64, Option<u64>)>,
 }
 
@@ -95,12 +105,16 @@ impl Known {
             converged: BTreeMap::new(),
             converged_before: BTreeMap::new(),
             begun: BTreeSet::new(),
+            acted_in: BTreeSet::new(),
             rejected: BTreeMap::new(),
             taking_out: BTreeSet::new(),
             servers: BTreeMap::new(),
             services: BTreeMap::new(),
             upgrading: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            tried_for: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            aimed: BTreeMap::new(),
             changed: false,
             clock: 0,
         }
@@ -125,9 +139,9 @@ impl Known {
         let before = self.desired.get(&cluster).map(|(settings, _)| goal(settings));
         if before.is_some_and(|before| before != goal(&settings)) {
             // To come back to what was left is to try it anew.
-            let members = self.members(&cluster);
-            self.attempts.retain(|(node, _), _| !members.contains(node));
-            for node in members {
+            self.acted_in.remove(&cluster);
+            self.attempts.retain(|(node, _), _| self.tried_for.get(node) != Some(&cluster));
+            for node in self.members(&cluster) {
                 let service = self.services.entry(node).or_default();
                 service.ran_then = service.runs.clone();
             }
@@ -212,7 +226,9 @@ impl Known {
     pub(super) fn check_ended(&mut self, node: NodeName, check: CheckName, ok: bool) {
         let checks = &mut self.services.entry(node).or_default().checks;
         let entry = checks.entry(check).or_insert((0, None));
-        entry.1 = ok.then_some(entry.0);
+        if ok {
+            entry.1 = Some(entry.0);
+        }
     }
 
     /// A server is asked out that was not before.
@@ -222,6 +238,50 @@ impl Known {
         } else if let Some(node) = self.node_of(&spot.1, &spot.2) {
             self.touch(&node);
         }
+    }
+
+    /// An attempt is permitted, while the batch is `batch`.
+    pub(super) fn permits(&mut self, node: &NodeName, rollout: &RolloutId, batch: usize) {
+        self.begun.insert(rollout.clone());
+        self.batches.insert(node.clone(), batch);
+        let Some(cluster) = self.cluster_of(node) else { return };
+        if let Some(settings) = self.settings(&cluster) {
+            self.aimed.insert(cluster.clone(), settings.revision.clone());
+        }
+        self.act_in(cluster);
+    }
+
+    /// An attempt begins; how many there have been of its kind, with it.
+    pub(super) fn tries(&mut self, node: &NodeName, tried: &Tried) -> u32 {
+        if let Some(cluster) = self.cluster_of(node) {
+            self.tried_for.insert(node.clone(), cluster);
+        }
+        let made = self.attempts.entry((node.clone(), tried.clone())).or_default();
+        *made += 1;
+        *made
+    }
+
+    /// The largest batch under which something was permitted that is under way.
+    pub(super) fn batch_under_way(&self) -> usize {
+        let given = self.upgrading.keys().filter_map(|node| self.batches.get(node));
+        given.copied().max().unwrap_or(usize::MAX)
+    }
+
+    /// Whoever commands has lost all memory of what was tried and told.
+    pub(super) fn forget_tries(&mut self) {
+        self.attempts.clear();
+    }
+
+    /// Something is asked in a cluster.
+    pub(super) fn act_in(&mut self, cluster: ClusterName) {
+        if self.acted_in.contains(&cluster) {
+            return;
+        }
+        for node in self.members(&cluster) {
+            let service = self.services.entry(node).or_default();
+            service.ran_first = service.runs.clone();
+        }
+        self.acted_in.insert(cluster);
     }
 
     /// From here on a settling of the node must be new.
@@ -444,7 +504,8 @@ impl Known {
 
     // -- what is true
 
-    /// Whether every check of `wanted` was OK when it last ended, started since the service was last touched.
+    /// A check of `wanted` that has not been OK, started since the service was last touched. One that was, and has failed
+    /// again since, may be under way to whoever decides.
     pub(super) fn unsettled(
         &self,
         node: &NodeName,

@@ -150,7 +150,10 @@ impl Checker {
             Fact::CheckEnded { node, check, ok } => self.known.check_ended(node, check, ok),
             Fact::Told(tale) => self.tell(tale),
             Fact::ToldAgain { key } => self.told.excuse(key),
-            Fact::MemoryLost => self.told.forget(),
+            Fact::MemoryLost => {
+                self.known.forget_tries();
+                self.told.forget();
+            }
         }
         self.breaches.len() - before
     }

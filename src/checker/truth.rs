@@ -128,9 +128,7 @@ impl Checker {
         self.started_out(node, &happened);
         let clock = self.known.tick();
         self.known.services.entry(node.clone()).or_default().touched = clock;
-        let made = self.known.attempts.entry((node.clone(), tried.clone())).or_default();
-        *made += 1;
-        let made = *made;
+        let made = self.known.tries(node, &tried);
         let cluster = self.known.cluster_of(node);
         let settings = cluster.as_ref().and_then(|cluster| self.known.settings(cluster));
         let tries = settings.map_or(u32::MAX, |settings| settings.rollout.tries);
@@ -142,10 +140,7 @@ impl Checker {
             let forbidden_by = format!("one to bring {} was running", running.1);
             self.breach(Invariant::BatchKept, node, &happened, forbidden_by);
         }
-        let present = self.known.heard.values().filter(|r| r.apps.contains_key(&self.known.app));
-        let members = present.count();
-        let batches = self.known.desired.values().map(|(s, _)| s.rollout.batch.batch_of(members));
-        let batch = batches.max().unwrap_or(usize::MAX);
+        let batch = self.known.batch_under_way();
         let running = self.known.upgrading.len();
         if running > batch {
             let forbidden_by = format!("{running} are running then, and the batch is {batch}");

@@ -192,6 +192,11 @@ impl World {
         self.control(Input::Heard { document, retained });
     }
 
+    /// What was heard on an earlier connection proves nothing.
+    pub fn nobody_is_heard(&mut self) {
+        self.controller.heard.values_mut().for_each(|heard| heard.live_ms = None);
+    }
+
     /// Tells the checker who may be taken to be there.
     fn tell_presence(&mut self) {
         let now_ms = self.now_ms;

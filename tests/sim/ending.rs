@@ -231,6 +231,10 @@ fn wanted(
         // What was out of service already can be upgraded, whatever the floor is.
         (false, true, false, false) => &[Phase::Degraded, Phase::Converged],
         (false, true, false, true) => &[Phase::Degraded, Phase::Progressing, Phase::Converged],
+        // Who dies a while after the last commit may have gone through with it before.
+        (false, false, true, _) if matches!(stays, Stays::Dead(_)) => {
+            &[Phase::Progressing, Phase::Converged]
+        }
         (false, false, true, _) => &[Phase::Progressing],
         (false, false, false, true) => &[Phase::Progressing, Phase::Converged],
         (false, false, false, false) => &[Phase::Converged],
@@ -252,6 +256,12 @@ fn is_tight(world: &World, stays: &Stays) -> bool {
             world.plot.webs().filter(|web| world.plot.cluster_of(web) == cluster).count()
         }
     };
+    // Where nothing was ever installed, nothing is until others have converged.
+    let waits = |web: &&NodeName| {
+        let after = &world.plot.last_good[world.plot.cluster_of(web)].after;
+        !after.is_empty() && world.agents[*web].service.runs.is_none()
+    };
+    let out = out + world.plot.webs().filter(waits).count();
     let floors = world.plot.last_good.values().filter_map(|s| s.load_balancer.as_ref());
     world.plot.balancers().next().is_some()
         && floors.map(|lb| lb.min_ready.floor_of(servers)).max().unwrap_or(0) + out >= servers

@@ -200,7 +200,9 @@ impl World {
     fn is_untold(&self, name: &NodeName) -> bool {
         let agent = &self.agents[name];
         let topic = Topic::Report(name.clone()).on(&Self::fleet());
-        agent.haproxy.is_some() && self.broker.memory().get(&topic) != agent.told.as_ref()
+        let heard = agent.link.is_some() && self.broker_up;
+        agent.haproxy.is_some()
+            && (!heard || self.broker.memory().get(&topic) != agent.told.as_ref())
     }
 
     /// What went wrong ends.
