@@ -284,13 +284,15 @@ fn begin(fleet: &Fleet<'_>, work: &mut ClusterWork) {
     work.course.begin(fleet);
 }
 
-/// Converged: all expected nodes at their aim and in service, less the absent and held ones.
+/// Converged: all expected nodes at their aim and in service, less the absent and held ones. One that has failed and
+/// then gone has failed: to converge without it would be to try it anew, and to tell it anew, whenever it comes back.
 fn converge(fleet: &Fleet<'_>, work: &mut ClusterWork) {
     let settings = &fleet.desire(&work.course.cluster).settings;
     let aim = work.course.aim.clone();
+    let has_failed = |name: &NodeName| work.course.failure_at(&fleet.members[name], &aim).is_some();
     let fine = |(name, verdict): (&NodeName, &Verdict)| {
         settings.hold.contains(name)
-            || !fleet.members[name].is_present()
+            || !fleet.members[name].is_present() && !has_failed(name)
             || match &verdict.decision {
                 Decision::Done(Done::InService { revision }) => *revision == aim,
                 Decision::Wait { what: Wait::After { .. }, .. } => {
@@ -310,7 +312,7 @@ fn converge(fleet: &Fleet<'_>, work: &mut ClusterWork) {
     if ledger.rollout.is_none() && ledger.converged.as_ref().is_some_and(|c| c.revision == aim) {
         return;
     }
-    if !work.converged && ledger.converged.is_none() {
+    if !work.converged && ledger.converged.is_none() && ledger.rollout.is_none() {
         return; // `after` holds back a first revision: there is nothing to have converged on
     }
     ledger.rollout = None;

@@ -20,7 +20,7 @@ use super::view::{Fleet, Member};
 pub(super) struct Course {
     pub cluster: ClusterName,
     /// The revision that the cluster aims at now: its target, or, while `after` holds that back,
-    /// the last converged one.
+    /// the last converged one; without one, that of the rollout that the files have overtaken.
     pub aim: Revision,
     /// The id of the rollout that leads there.
     pub id: RolloutId,
@@ -43,17 +43,15 @@ impl Course {
         let begun = ledger.rollout.as_ref().is_some_and(|r| r.id == id);
         let changes = ledger.converged.as_ref().is_none_or(|c| c.revision != settings.revision);
         let waits_after = if changes && !begun { not_converged_yet(fleet, cluster) } else { None };
-        let (aim, id) = match (&waits_after, &ledger.converged) {
-            (Some(_), Some(converged)) => (converged.revision.clone(), derive(&converged.revision)),
-            _ => (settings.revision.clone(), id),
+        let (aim, id) = match (&waits_after, &ledger.converged, &ledger.rollout) {
+            (Some(_), Some(last), _) => (last.revision.clone(), derive(&last.revision)),
+            (Some(_), None, Some(overtaken)) => (overtaken.revision.clone(), overtaken.id.clone()),
+            (Some(_), None, None) | (None, _, _) => (settings.revision.clone(), id),
         };
         if ledger.rollout.as_ref().is_some_and(|r| r.id != id) {
             ledger.rollout = None; // superseded
         }
-        if ledger
-            .rejected
-            .as_ref()
-            .is_some_and(|r| r.revision != settings.revision || r.retry != settings.retry)
+        if ledger.rejected.as_ref().is_some_and(|r| r.revision != aim || r.retry != settings.retry)
         {
             ledger.rejected = None;
         }
@@ -65,12 +63,10 @@ impl Course {
 
     /// The revision that `member` should run now; `None` where nothing says so.
     pub fn goal(&self, member: &Member<'_>) -> Option<Revision> {
-        let Some(rejected) = &self.ledger.rejected else {
-            return match (&self.waits_after, &self.ledger.converged) {
-                (Some(_), None) => None, // nothing may start, and there is nothing to keep to
-                _ => Some(self.aim.clone()),
-            };
-        };
+        if self.waits_after.is_some() && self.ledger.converged.is_none() {
+            return self.goal_in_between(member);
+        }
+        let Some(rejected) = &self.ledger.rejected else { return Some(self.aim.clone()) };
         let converged = self.ledger.converged.as_ref().map(|c| &c.revision);
         if rejected.rollback {
             return converged.cloned();
@@ -91,6 +87,15 @@ impl Course {
         }
         let from = self.ledger.rollout.as_ref().and_then(|r| r.from.get(&member.name));
         converged.or(from).cloned()
+    }
+
+    /// Nothing may start, and there is nothing to go back to: what is out comes back with what it runs, if that is
+    /// what it came from, or what the overtaken rollout has brought. Were it to stay out, the cluster that is
+    /// waited for could find itself under a floor that binds for just that reason.
+    fn goal_in_between(&self, member: &Member<'_>) -> Option<Revision> {
+        let overtaken = self.ledger.rollout.as_ref()?;
+        let known = [Some(&overtaken.revision), overtaken.from.get(&member.name)];
+        member.revision().filter(|runs| known.contains(&Some(*runs))).cloned()
     }
 
     /// The failure of `member` at `goal` in this rollout.
@@ -172,12 +177,12 @@ impl Course {
             None if failed_at(&self.aim) > tolerated => {
                 let rollback =
                     settings.rollout.on_failure == OnFailure::Rollback && other.is_some();
+                let revision = self.aim.clone();
                 self.ledger.rejected = Some(Rejection {
-                    revision: settings.revision.clone(),
+                    revision: revision.clone(),
                     retry: settings.retry.clone(),
                     rollback,
                 });
-                let revision = settings.revision.clone();
                 self.tell(None, EventKind::Rejected { revision, rollback });
             }
             Some(rejected) if rejected.rollback => {

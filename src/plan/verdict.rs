@@ -433,6 +433,8 @@ fn in_service(servers: &Servers<'_>, goal: &Revision) -> Verdict {
 /// Whether others of its cluster wait for this node, to be put back together with it.
 pub(super) fn keeps_others_waiting(verdict: &Verdict) -> bool {
     let under_way = match &verdict.decision {
+        // What it waits for may itself wait for those that could be put back.
+        Decision::Wait { what: Wait::After { .. }, .. } => false,
         Decision::Act(_) | Decision::Wait { .. } => true,
         Decision::Blocked(_) | Decision::Done(_) => false,
     };
