@@ -35,7 +35,7 @@ demo:
 # cargo-nextest runs tests faster where it is installed; it is not needed.
 test:
 	@sh scripts/packages.sh $(TEST)
-	cargo test --locked --profile simulate --test sim
+	cargo test --locked --profile simulate --test sim --test exhaustive
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
 	else set -x; cargo test --locked; fi
 

@@ -127,8 +127,7 @@ pub fn four(
     name: &'static str,
     commits: Vec<Clusters>,
     kinds: &[Kind],
-    faults: u8,
-    turns: u8,
+    (faults, turns): (u8, u8),
 ) -> Plot {
     let web = |name: &str, of: &str| (node(name), cluster(of));
     Plot {
@@ -159,7 +158,7 @@ pub fn two(name: &'static str, commits: Vec<Clusters>, kinds: &[Kind], faults: u
             }
         })
     };
-    let mut plot = four(name, commits.into_iter().map(smaller).collect(), kinds, faults, 0);
+    let mut plot = four(name, commits.into_iter().map(smaller).collect(), kinds, (faults, 0));
     plot.webs.retain(|(web, _)| *web == node("web1") || *web == node("web3"));
     plot.balancers.truncate(1);
     plot.order = Order::Any;
