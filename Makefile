@@ -3,17 +3,20 @@
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help build demo test simulate killed exhaustive fuzz lint advisories
+.PHONY: help build demo test screenshots simulate killed exhaustive fuzz lint advisories
 
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
 DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
-TEST = $(DEMO) argon2 ca-certificates iproute2 mosquitto mosquitto-clients openssl python3 \
-	python3-aiosmtpd python3-jsonschema strace
+TEST = $(DEMO) argon2 ca-certificates chromium fonts-dejavu-core iproute2 mosquitto mosquitto-clients openssl python3 \
+	python3-aiosmtpd python3-jsonschema strace tmux
+# A node that is not Debian's brings its npm along, and the two packages do not go together.
+NODE = command -v npm >/dev/null || sh scripts/packages.sh nodejs npm; sh scripts/page-tests.sh
 
 help:
 	@echo 'make demo         a fleet on this machine, upgraded before your eyes'
 	@echo 'make test         every test, on real parts'
+	@echo 'make screenshots  the pictures of the page in docs/'
 	@echo 'make simulate     500 seeds of the fault simulator, or SEEDS=10000'
 	@echo 'make killed       controller and agents killed at every single effect of a rollout, not only at some'
 	@echo 'make exhaustive   every interleaving of the cores, as far as a machine can in about an hour'
@@ -35,9 +38,16 @@ demo:
 # cargo-nextest runs tests faster where it is installed; it is not needed.
 test:
 	@sh scripts/packages.sh $(TEST)
+	@$(NODE)
 	cargo test --locked --profile simulate --test sim --test exhaustive
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --locked; \
 	else set -x; cargo test --locked; fi
+
+# The pictures of the page in docs/, taken of a fleet in mid-rollout.
+screenshots:
+	@sh scripts/packages.sh $(TEST)
+	@$(NODE)
+	EVENKEEL_SCREENSHOTS=$(CURDIR)/docs cargo test --locked --test e2e screenshots
 
 SEEDS = 500
 FIRST = 0

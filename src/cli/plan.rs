@@ -14,7 +14,8 @@ use super::client::{Client, Connection};
 use super::outcome::{Outcome, Problem};
 use super::print::{self, Output, clean};
 use super::select::{Unknown, known_app};
-use super::status::{away, message, word};
+use super::status::{away, word};
+use crate::controller::live::message;
 use crate::controller::view::{View, WorldView};
 use crate::desired::{Snapshot, Style, load_styled};
 use crate::model::{

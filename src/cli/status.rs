@@ -10,10 +10,9 @@ use super::print::{self, Output, clean};
 use super::select::Selection;
 use super::table::Table;
 use super::wait;
+use crate::controller::live::message;
 use crate::controller::view::{AppView, ClusterView, View};
-use crate::model::{
-    AppName, Cause, ClusterName, Condition, ConditionStatus, ConditionType, Revision,
-};
+use crate::model::{AppName, Cause, ClusterName, ConditionStatus, ConditionType, Revision};
 use crate::plan::Phase;
 
 /// Shows how far the clusters are.
@@ -134,24 +133,6 @@ pub(super) fn word(phase: Phase) -> &'static str {
         Phase::Progressing => "progressing",
         Phase::Degraded => "degraded",
     }
-}
-
-/// The message of the condition that matters most: what is wrong before what goes on before what is well.
-pub(super) fn message(conditions: &[Condition]) -> &str {
-    use ConditionStatus::{False, True, Unknown};
-    let order = [
-        (ConditionType::Degraded, True),
-        (ConditionType::DesiredValid, False),
-        (ConditionType::Converged, Unknown),
-        (ConditionType::Progressing, True),
-        (ConditionType::Converged, True),
-        (ConditionType::Converged, False),
-    ];
-    let find = |(kind, status): &(ConditionType, ConditionStatus)| {
-        conditions.iter().find(|c| c.kind == *kind && c.status == *status)
-    };
-    let found = order.iter().find_map(find);
-    found.map_or("", |c| if c.message.is_empty() { &c.reason } else { &c.message })
 }
 
 fn render(view: &View, width: Option<usize>) -> String {

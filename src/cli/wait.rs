@@ -9,8 +9,9 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use super::client::Client;
 use super::outcome::{Outcome, Problem};
 use super::print::{self, clean};
-use super::status::{StatusArgs, clusters, fetch, message, overall, unready, word};
+use super::status::{StatusArgs, clusters, fetch, overall, unready, word};
 use crate::command::chain;
+use crate::controller::live::message;
 use crate::controller::view::View;
 use crate::model::render_duration_ms;
 

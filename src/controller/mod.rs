@@ -3,5 +3,6 @@
 
 pub mod core;
 pub mod driver;
+pub mod live;
 pub mod store;
 pub mod view;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AdminBits, AppName, AttemptOutcome, BackendName, BackendSeen, Cause, ClusterName, Commit,
-    Condition, Decision, Event, Health, Mono, NodeName, Now, Presence, Report, Revision,
-    RevisionSeen, RolloutId, ServerName, SettleState, Standing, Wall,
+    Condition, Decision, Done, Event, Health, Mono, NodeName, Now, Presence, Report, Revision,
+    RevisionSeen, Rollout, RolloutId, ServerName, SettleState, Standing, Wall,
 };
 use crate::plan::{Phase, World};
 
@@ -56,6 +56,9 @@ pub struct ClusterView {
     pub rollout: Option<RolloutId>,
     /// When that began.
     pub begun: Option<Wall>,
+    /// How far it is; none if none is under way, or the controller is older than this.
+    #[serde(default)]
+    pub progress: Option<Progress>,
     /// Who must be there.
     pub expected: usize,
     /// Members that are there.
@@ -70,6 +73,31 @@ pub struct ClusterView {
     pub causes: BTreeMap<Cause, String>,
     /// Messages that nobody has confirmed yet.
     pub messages_pending: usize,
+}
+
+/// How far a rollout is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Nodes that it has to bring to its revision: all members but those that ran it at its begin.
+    pub nodes: usize,
+    /// Those of them that run it.
+    pub upgraded: usize,
+    /// Those of them that run it and are in service.
+    pub in_service: usize,
+    /// When it would end if it went on at its pace so far; none until a node runs the revision, and
+    /// while nothing moves.
+    pub ends: Option<Wall>,
+}
+
+impl Progress {
+    /// Whatever is left takes as long as what is done has taken; to be upgraded is one half of a
+    /// node's way, and to be in service the other.
+    fn pace(self, begun: Wall, now: Wall) -> Option<Wall> {
+        let done = (self.upgraded + self.in_service) as u64;
+        let left = (2 * self.nodes) as u64 - done;
+        let took = now.0.saturating_sub(begun.0);
+        (done > 0).then(|| Wall(now.0.saturating_add(took.saturating_mul(left) / done)))
+    }
 }
 
 /// One backend at one load balancer.
@@ -145,7 +173,8 @@ pub type EventsView = Vec<Event>;
 impl Core {
     /// Everything, now.
     pub fn view(&self, now: Now) -> View {
-        let apps = self.apps.iter().map(|(n, app)| (n.clone(), self.app_view(now, app))).collect();
+        let apps =
+            self.apps.iter().map(|(n, app)| (n.clone(), self.app_view(now, n, app))).collect();
         let nodes = self
             .nodes
             .iter()
@@ -181,7 +210,7 @@ impl Core {
         })
     }
 
-    fn app_view(&self, now: Now, app: &App) -> AppView {
+    fn app_view(&self, now: Now, app_name: &AppName, app: &App) -> AppView {
         let clusters = app
             .plan
             .clusters
@@ -196,6 +225,10 @@ impl Core {
                     phase: plan.phase,
                     rollout: ledger.rollout.as_ref().map(|r| r.id.clone()),
                     begun: ledger.rollout.as_ref().map(|r| r.begun),
+                    progress: ledger
+                        .rollout
+                        .as_ref()
+                        .map(|rollout| self.progress(now.wall, (app_name, app), name, rollout)),
                     expected: plan.expected,
                     present: plan.present,
                     converged: plan.converged,
@@ -213,6 +246,32 @@ impl Core {
             clusters,
             balancers: self.balancer_views(now.mono, app),
         }
+    }
+
+    fn progress(
+        &self,
+        now: Wall,
+        (app_name, app): (&AppName, &App),
+        name: &ClusterName,
+        rollout: &Rollout,
+    ) -> Progress {
+        let mut progress = Progress { nodes: 0, upgraded: 0, in_service: 0, ends: None };
+        let members = app.plan.nodes.iter().filter(|(_, plan)| plan.cluster.as_ref() == Some(name));
+        for (node, plan) in members {
+            if rollout.from.get(node) == Some(&rollout.revision) {
+                continue;
+            }
+            let report = self.nodes.get(node).and_then(|node| node.report.as_deref());
+            let runs = report.and_then(|r| r.apps.get(app_name)?.revision.known());
+            let upgraded = runs == Some(&rollout.revision);
+            let serves = matches!(plan.decision, Decision::Done(Done::InService { .. }));
+            progress.nodes += 1;
+            progress.upgraded += usize::from(upgraded);
+            progress.in_service += usize::from(upgraded && serves);
+        }
+        let moves = app.plan.clusters.get(name).is_some_and(|c| c.phase == Phase::Progressing);
+        progress.ends = progress.pace(rollout.begun, now).filter(|_| moves);
+        progress
     }
 
     fn balancer_views(

@@ -2,6 +2,8 @@
 //! controller's driver and waits for a bounded time; it holds nothing itself.
 
 mod metrics;
+mod page;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -38,6 +40,8 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/state", get(state))
+        .route("/api/v1/stream", get(stream::stream).with_state(stream::Feed::new(queries.clone())))
+        .merge(page::routes())
         .route("/api/v1/apps", get(apps))
         .route("/api/v1/clusters", get(clusters))
         .route("/api/v1/nodes", get(nodes))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel::controller::view::{
-    AppView, BalancerView, ClusterView, NodeAppView, NodeView, ServerView, View,
+    AppView, BalancerView, ClusterView, NodeAppView, NodeView, Progress, ServerView, View,
 };
 use evenkeel::model::*;
 use evenkeel::plan::World;
@@ -68,6 +68,12 @@ pub fn view(world: &World) -> View {
             phase: plan.phase,
             rollout: ledger.rollout.as_ref().map(|r| r.id.clone()),
             begun: ledger.rollout.as_ref().map(|r| r.begun),
+            progress: ledger.rollout.as_ref().map(|_| Progress {
+                nodes: plan.expected,
+                upgraded: 1,
+                in_service: 0,
+                ends: Some(Wall(NOW.0 + 130_000)),
+            }),
             expected: plan.expected,
             present: plan.present,
             converged: plan.converged,

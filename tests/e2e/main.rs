@@ -4,6 +4,7 @@
 #[path = "../parts/mod.rs"]
 mod parts;
 
+mod browser;
 mod load;
 mod scene;
 mod truth;
@@ -33,4 +34,5 @@ mod controls;
 mod demo;
 mod failures;
 mod killed;
+mod page;
 mod rollouts;

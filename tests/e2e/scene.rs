@@ -7,6 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use evenkeel::bus::session;
+use evenkeel::model::FleetName;
+
 use crate::load::Load;
 use crate::parts::haproxy::{Haproxy, Setup};
 use crate::parts::mosquitto::Mosquitto;
@@ -288,6 +291,11 @@ impl Scene {
         self.plot.namespaces.as_ref().expect("a plot with namespaces")
     }
 
+    /// Where the controller shows its page.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.http)
+    }
+
     /// The broker.
     pub fn mosquitto(&mut self) -> &mut Mosquitto {
         self.mosquitto.as_mut().expect("a plot with Mosquitto")
@@ -434,9 +442,39 @@ impl Scene {
         self.write_desired(cluster, &format!("{revision}{expect}{more}\n"));
     }
 
+    /// Writes a file of another app.
+    pub fn write_other(&self, file: &str, text: &str) {
+        write(&self.folder.join("desired").join(file), text);
+    }
+
+    /// Another client of the broker; it lasts as long as its events are kept.
+    pub fn on_the_bus(&self, id: &str) -> (session::Handle, session::Events) {
+        let url = format!("mqtt://127.0.0.1:{}", self.bus).parse().expect("an address");
+        let options = session::Options {
+            config: session::Config::new(url),
+            fleet: FleetName::new("default").expect("a name"),
+            client_id: id.to_owned(),
+            will: None,
+        };
+        session::open(options).expect("a session")
+    }
+
     /// Writes a cluster's file, whatever it says.
     pub fn write_desired(&self, cluster: &str, text: &str) {
         write(&self.folder.join(format!("desired/shop/{cluster}.toml")), text);
+    }
+
+    /// Commits the desired files as they are; the first time into a new repository.
+    pub fn commit(&self, subject: &str) {
+        let desired = self.folder.join("desired");
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new(program("git", "git"));
+            command.arg("-C").arg(&desired).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
+            assert!(command.args(arguments).status().expect("run git").success(), "{arguments:?}");
+        };
+        git(&["init", "-q"]);
+        git(&["add", "."]);
+        git(&["commit", "-q", "-m", subject]);
     }
 
     /// Brings alfa into mid-rollout: `web2` is being upgraded, and will be until its gate is removed.

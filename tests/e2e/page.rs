@@ -1,0 +1,332 @@
+//! The page at `/`, in a real browser, over a real fleet.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use evenkeel::bus::session::{Event, Handle};
+use evenkeel::bus::topics::Topic;
+use evenkeel::bus::wire::encode;
+use evenkeel::model::{Alive, AppName, AppReport, Boot, NodeName, Report, Revision, RevisionSeen};
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::parts::process::DEADLINE;
+use crate::scene::{Broker, Plot, Scene};
+
+const LIVE: &str = "document.getElementById('link').dataset.live === 'yes'";
+
+fn desk() -> Value {
+    json!({ "viewport": { "width": 1280, "height": 900 }, "colorScheme": "light" })
+}
+
+fn dark() -> Value {
+    json!({ "viewport": { "width": 1280, "height": 900 }, "colorScheme": "dark" })
+}
+
+fn phone() -> Value {
+    json!({ "viewport": { "width": 390, "height": 844 }, "colorScheme": "light", "isMobile": true, "hasTouch": true,
+        "reducedMotion": "reduce" })
+}
+
+/// An expression: the text of a node's cell has these words. Not `innerText`, which is empty for what
+/// a browser has not laid out, as it is out of sight.
+fn cell_says(node: &str, words: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('.cell')].map(cell => [...cell.children].map(part => part.textContent))
+            .some(texts => texts[0] === {node:?} && texts.join('\\n').includes({words:?}))"
+    )
+}
+
+fn lane_says(cluster: &str, words: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('.lane')].some(l => l.querySelector('h3').innerText === {cluster:?} && l.querySelector('.lane-head').innerText.includes({words:?}))"
+    )
+}
+
+/// A fleet in mid-rollout: two of alfa upgraded, and two in the midst of it.
+fn midway(scene: &Scene) {
+    scene.touch("web4", "gate");
+    scene.begin();
+    scene.wait_for("two nodes are upgraded", |scene| {
+        ["web1", "web3"].iter().all(|node| scene.running(node) == "2")
+    });
+    scene.says("web4", "the upgrade to 2");
+}
+
+#[test]
+fn a_rollout_from_start_to_end() {
+    let scene = Plot::new(Broker::Embedded).start();
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    let mut browser = Browser::start();
+    browser.open(&scene.url(), &desk());
+    browser.until(LIVE);
+    browser.until("document.querySelectorAll('.cell').length === 9");
+    for cluster in ["alfa", "bravo"] {
+        browser.until(&lane_says(cluster, "✓ converged"));
+    }
+    browser.until(&cell_says("web1", "✓ in service\nin service at 1"));
+
+    midway(&scene);
+    browser.until(&lane_says("alfa", "↑ progressing"));
+    browser.until(&lane_says("alfa", "rollout: 2 of 5 upgraded, 0 back in service"));
+    browser.until(&lane_says("alfa", "(an estimate)"));
+    browser.until(&cell_says(
+        "web2",
+        "runs 1, to be 2\n↑ upgrading\nwaiting for the upgrade to 2, attempt 1",
+    ));
+    browser.until(&cell_says("web1", "runs 2\n~ settling"));
+    browser.until(&lane_says("bravo", "✓ converged"));
+    browser.until("document.querySelector('.lb').innerText === 'backend app at lb1: 4 of 9 servers ready, floor 4'");
+    browser.until("document.getElementById('events').innerText.includes('shop/alfa: rollout')");
+    browser.is_fine();
+
+    scene.remove("web2", "gate");
+    scene.remove("web4", "gate");
+    browser.until(&lane_says("alfa", "✓ converged"));
+    browser.until(&cell_says("web2", "runs 2\n✓ in service\nin service at 2"));
+    browser.until("document.querySelector('.lb').innerText.includes('9 of 9')");
+    browser.until("document.getElementById('said').textContent.includes('converged on 2')");
+    browser.is_fine();
+}
+
+#[test]
+fn over_a_restart_of_the_controller() {
+    let mut scene = Plot::new(Broker::Mosquitto).start();
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    let mut browser = Browser::start();
+    browser.open(&scene.url(), &desk());
+    browser.until(LIVE);
+    midway(&scene);
+    browser.until(&cell_says("web2", "↑ upgrading"));
+
+    scene.kill_controller();
+    browser.until(
+        "document.getElementById('link').innerText.startsWith('✗ not connected, last seen ')",
+    );
+    browser.until("document.getElementById('warning').innerText.startsWith('Not connected to the controller')");
+    browser.until("document.title.startsWith('not connected')");
+    assert!(
+        browser.run(&cell_says("web2", "↑ upgrading")).as_bool().expect("a truth"),
+        "what was seen stays"
+    );
+    browser.is_fine();
+
+    scene.start_controller();
+    browser.until(LIVE);
+    browser.until("document.getElementById('warning').hidden");
+    scene.remove("web2", "gate");
+    scene.remove("web4", "gate");
+    browser.until(&lane_says("alfa", "✓ converged"));
+    browser.until(&cell_says("web2", "runs 2"));
+}
+
+#[test]
+fn everybody_can_use_it() {
+    let scene = Plot::new(Broker::Embedded).start();
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    midway(&scene);
+    let mut browser = Browser::start();
+    for options in [desk(), dark(), phone()] {
+        browser.open(&scene.url(), &options);
+        browser.until(&cell_says("web2", "↑ upgrading"));
+        browser.is_fine();
+        let wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+        assert_eq!(browser.run(wide), true, "it is wider than the screen: {options}");
+        // One cell is reached by Tab, and the arrows go on.
+        assert_eq!(browser.run("document.querySelectorAll('.cell[tabindex=\"0\"]').length"), 1);
+        let focused = "document.activeElement.matches('.cell') ? document.activeElement.querySelector('b').innerText : document.activeElement.id";
+        for _ in 0..20 {
+            if browser.run(focused) == "web1" {
+                break;
+            }
+            browser.press("Tab");
+        }
+        for (key, on) in [
+            ("ArrowRight", "web2"),
+            ("End", "web9"),
+            ("ArrowLeft", "web8"),
+            ("Home", "web1"),
+            ("ArrowRight", "web2"),
+        ] {
+            browser.press(key);
+            assert_eq!(browser.run(focused), on, "after {key}");
+        }
+        let column = "Math.round(document.activeElement.getBoundingClientRect().left)";
+        browser.press("Home");
+        let before = browser.run(column);
+        browser.press("ArrowDown");
+        assert_ne!(browser.run(focused), "web1", "it goes down");
+        assert_eq!(browser.run(column), before, "and straight");
+        browser.press("ArrowUp");
+        assert_eq!(browser.run(focused), "web1", "and up again");
+        browser.press("ArrowRight");
+        browser.press("Enter");
+        assert_eq!(browser.run(focused), "node-name");
+        browser.until("document.getElementById('facts').innerText.includes('cluster = alfa')");
+        let facts = browser.text("#facts");
+        for words in [
+            "waiting for the upgrade to 2, attempt 1",
+            "↑ upgrading",
+            "Server web2 at lb1\nmaintenance (ours)",
+            "Last attempt\n2 #1 running",
+            "Declared by\nfiles without a commit",
+        ] {
+            assert!(facts.contains(words), "{words}: {facts}");
+        }
+        browser.is_fine();
+        browser.press("Escape");
+        assert_eq!(browser.run(focused), "web2", "back to where it was opened");
+        assert_eq!(browser.run("document.getElementById('node').hidden"), true);
+        browser.click(".cells li:nth-child(3) .cell");
+        assert_eq!(browser.text("#node-name"), "web3");
+        browser.click("#close");
+        assert_eq!(browser.run("document.getElementById('node').hidden"), true);
+    }
+}
+
+/// Writes the screenshots of `docs/`, where `EVENKEEL_SCREENSHOTS` says; `make screenshots` does.
+#[test]
+fn screenshots() {
+    let scene = Plot::new(Broker::Embedded).start();
+    scene.commit("Begin with revision 1");
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    midway(&scene);
+    scene.commit("Bump alfa to 2");
+    let folder = std::env::var_os("EVENKEEL_SCREENSHOTS");
+    let folder = folder.map_or_else(|| scene.folder.clone(), Into::into);
+    let mut browser = Browser::start();
+    for (name, options) in [("page", desk()), ("page-dark", dark()), ("page-phone", phone())] {
+        browser.open(&scene.url(), &options);
+        browser.until(&cell_says("web2", "↑ upgrading"));
+        browser.until("document.querySelector('.commit').innerText.endsWith(': Bump alfa to 2')");
+        let path = Path::new(&folder).join(format!("{name}.png"));
+        browser.picture(&path, false);
+        let picture = std::fs::read(&path).expect("a screenshot");
+        assert!(
+            picture.starts_with(b"\x89PNG") && picture.len() < 300_000,
+            "{} bytes",
+            picture.len()
+        );
+    }
+}
+
+/// So many nodes, told by one who speaks for all of their agents.
+const CROWD: usize = 1_000;
+
+fn crowd_report(number: usize, sequence: u64, revision: RevisionSeen) -> Report {
+    let node = NodeName::new(format!("n{number}")).expect("a name");
+    let boot = Boot { started: 1, connection: 1 };
+    let app = AppReport { revision, attempt: None, settle: None };
+    Report {
+        sequence,
+        facts: BTreeMap::from([("cluster".to_owned(), "big".to_owned())]),
+        apps: BTreeMap::from([(AppName::new("crowd").expect("a name"), app)]),
+        ..Report::first(node, boot)
+    }
+}
+
+fn tell(bus: &Handle, report: &Report) {
+    let (node, boot) = (report.node.clone(), report.boot);
+    let alive = Alive { node: node.clone(), boot, alive: true };
+    for (topic, payload) in
+        [(Topic::Alive(node.clone()), encode(&alive)), (Topic::Report(node), encode(report))]
+    {
+        bus.publish(&topic, payload.expect("a document"), true).expect("publish");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_nodes() {
+    let scene = Plot { clusters: vec![("alfa", 1)], ..Plot::new(Broker::Mosquitto) }.start();
+    scene.write_other("crowd/app.toml", "[rollout]\nbatch = 10\n");
+    scene.write_other("crowd/big.toml", &format!("revision = \"1\"\nexpect = {CROWD}\n"));
+    let (bus, mut events) = scene.on_the_bus("crowd");
+    let connected = events.next().await;
+    assert!(matches!(connected, Some(Event::Connected { .. })), "{connected:?}");
+    let runs = |revision: &str| RevisionSeen::Running(Revision::new(revision).expect("a revision"));
+    for number in 1..=CROWD {
+        tell(&bus, &crowd_report(number, 1, runs("1")));
+    }
+    let mut browser = Browser::start();
+    browser.open(&scene.url(), &desk());
+    browser.until(LIVE);
+    browser.until(&format!("document.querySelectorAll('.cell').length === {}", CROWD + 1));
+    browser.until(&lane_says("big", &format!("✓ converged\nrevision 1, {CROWD} of {CROWD} nodes")));
+    let whole = browser.run(
+        "fetch('api/v1/stream').then(async answer => {
+            const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+            let text = '';
+            while (!(text.includes('data: ') && text.endsWith('\\n\\n'))) text += (await reader.read()).value;
+            await reader.cancel();
+            return text.length;
+        })",
+    );
+    let whole = whole.as_u64().expect("a number");
+    assert!(whole < 250_000, "{whole} bytes");
+
+    // One changes, and says something wicked.
+    let wicked = "<img src=x onerror=alert(1)>";
+    let mut report = crowd_report(500, 2, RevisionSeen::Unknown(wicked.to_owned()));
+    report.facts.insert("rack".to_owned(), wicked.to_owned());
+    tell(&bus, &report);
+    browser.until(&cell_says("n500", "revision unknown, to be 1\n… waiting"));
+    browser
+        .run("[...document.querySelectorAll('.cell')].find(cell => cell.node === 'n500').click()");
+    browser.until(&format!(
+        "document.getElementById('facts').innerText.includes({:?})",
+        format!("rack = {wicked}")
+    ));
+    assert_eq!(browser.run("document.querySelectorAll('img').length"), 0);
+    browser.press("Escape");
+    tell(&bus, &crowd_report(500, 3, runs("1")));
+    browser.until(&cell_says("n500", "✓ in service"));
+    browser.press("End");
+    assert_eq!(browser.text(":focus b"), "web1", "the last cell");
+    browser.is_fine();
+}
+
+/// The head of an answer, and a connection that is still open.
+fn head(scene: &Scene, path: &str, more: &str) -> (String, TcpStream) {
+    let address = scene.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut stream = TcpStream::connect(&address).expect("connect");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{more}\r\n").expect("ask");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        head.push(byte[0]);
+    }
+    (String::from_utf8(head).expect("text"), stream)
+}
+
+#[test]
+fn files_and_followers_are_bounded() {
+    let scene = Plot { clusters: vec![("alfa", 1)], ..Plot::new(Broker::Embedded) }.start();
+    for path in ["/", "/page.css", "/page.js", "/page.svg"] {
+        let (first, _) = head(&scene, path, "");
+        assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+        assert!(
+            first.contains("content-security-policy: default-src 'none'; script-src 'self'"),
+            "{first}"
+        );
+        let tag = first.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag");
+        let (again, _) = head(&scene, path, &format!("If-None-Match: {tag}\r\n"));
+        assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+        let (other, _) = head(&scene, path, "If-None-Match: \"other\"\r\n");
+        assert!(other.starts_with("HTTP/1.1 200"), "{other}");
+    }
+    let follow = || head(&scene, "/api/v1/stream", "");
+    let followers: Vec<_> = (0..64).map(|_| follow()).collect();
+    assert!(followers.iter().all(|(head, _)| head.starts_with("HTTP/1.1 200")));
+    assert!(followers[0].0.contains("content-type: text/event-stream"), "{}", followers[0].0);
+    assert!(follow().0.starts_with("HTTP/1.1 503"), "one too many");
+    drop(followers);
+    scene.wait_for("their places are free again", |_| follow().0.starts_with("HTTP/1.1 200"));
+}
