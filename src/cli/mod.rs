@@ -21,6 +21,7 @@ pub mod status;
 mod table;
 pub mod validate;
 mod wait;
+mod watch;
 pub mod why;
 
 use std::ffi::OsString;

@@ -9,7 +9,7 @@ use super::outcome::{Outcome, Problem};
 use super::print::{self, Output, clean};
 use super::select::Selection;
 use super::table::Table;
-use super::wait;
+use super::{wait, watch};
 use crate::controller::live::message;
 use crate::controller::view::{AppView, ClusterView, View};
 use crate::model::{AppName, Cause, ClusterName, ConditionStatus, ConditionType, Revision};
@@ -35,6 +35,11 @@ pub struct StatusArgs {
     /// before is converged still. Say with --revision what is to come.
     #[arg(long)]
     wait: bool,
+    /// Follow for good, redrawn in place; on anything but a terminal, a line for each change.
+    ///
+    /// Ctrl-C ends it, with the exit code of what was seen last.
+    #[arg(long, conflicts_with_all = ["wait", "output"])]
+    watch: bool,
     /// With --wait: for how long; then the exit code is 2.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     #[arg(requires = "wait")]
@@ -50,6 +55,9 @@ pub struct StatusArgs {
 /// [`Problem`].
 pub fn run(args: &StatusArgs) -> Result<Outcome, Problem> {
     let client = Client::new(&args.connection)?;
+    if args.watch {
+        return watch::follow(&client, args.selection.as_ref());
+    }
     let (view, outcome) = if args.wait {
         wait::settled(&client, args)?
     } else {

@@ -429,3 +429,27 @@ impl Core {
 fn backend_seen<'a>(report: &'a Report, backend: &BackendName) -> Option<&'a BackendSeen> {
     report.balancer.as_ref()?.backends.get(backend)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_by_the_pace_so_far() {
+        let at = |upgraded, in_service| {
+            let progress = Progress { nodes: 5, upgraded, in_service, ends: None };
+            progress.pace(Wall(1_000), Wall(61_000)).map(|end| end.0)
+        };
+        assert_eq!(at(0, 0), None, "nothing is known yet");
+        assert_eq!(at(1, 0), Some(61_000 + 9 * 60_000));
+        assert_eq!(at(5, 0), Some(61_000 + 60_000));
+        assert_eq!(at(3, 2), Some(61_000 + 60_000));
+        assert_eq!(at(5, 5), Some(61_000));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_no_trouble() {
+        let progress = Progress { nodes: 1, upgraded: 1, in_service: 0, ends: None };
+        assert_eq!(progress.pace(Wall(5_000), Wall(1_000)), Some(Wall(1_000)));
+    }
+}

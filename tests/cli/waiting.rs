@@ -111,3 +111,15 @@ fn what_belongs_to_waiting_needs_it() {
         assert_eq!(finish(&mut evenkeel(&arguments)).code, 4, "{arguments:?}");
     }
 }
+
+#[test]
+fn watching_has_no_end_and_is_for_people() {
+    for other in [&["--wait"][..], &["--output", "json"]] {
+        let arguments = [&["status", "--watch"][..], other].concat();
+        assert_eq!(finish(&mut evenkeel(&arguments)).code, 4, "{arguments:?}");
+    }
+    // Asking again does not help.
+    let controller = telling(vec![Some(view(&converged()))]);
+    let ended = ask(&controller, &["status", "shop/charlie", "--watch"]);
+    assert_eq!((ended.code, ended.out.as_str()), (4, ""), "{}", ended.err);
+}

@@ -36,3 +36,4 @@ mod failures;
 mod killed;
 mod page;
 mod rollouts;
+mod watch;

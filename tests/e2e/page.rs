@@ -45,16 +45,6 @@ fn lane_says(cluster: &str, words: &str) -> String {
     )
 }
 
-/// A fleet in mid-rollout: two of alfa upgraded, and two in the midst of it.
-fn midway(scene: &Scene) {
-    scene.touch("web4", "gate");
-    scene.begin();
-    scene.wait_for("two nodes are upgraded", |scene| {
-        ["web1", "web3"].iter().all(|node| scene.running(node) == "2")
-    });
-    scene.says("web4", "the upgrade to 2");
-}
-
 #[test]
 fn a_rollout_from_start_to_end() {
     let scene = Plot::new(Broker::Embedded).start();
@@ -69,7 +59,7 @@ fn a_rollout_from_start_to_end() {
     }
     browser.until(&cell_says("web1", "✓ in service\nin service at 1"));
 
-    midway(&scene);
+    scene.midway();
     browser.until(&lane_says("alfa", "↑ progressing"));
     browser.until(&lane_says("alfa", "rollout: 2 of 5 upgraded, 0 back in service"));
     browser.until(&lane_says("alfa", "(an estimate)"));
@@ -100,7 +90,7 @@ fn over_a_restart_of_the_controller() {
     let mut browser = Browser::start();
     browser.open(&scene.url(), &desk());
     browser.until(LIVE);
-    midway(&scene);
+    scene.midway();
     browser.until(&cell_says("web2", "↑ upgrading"));
 
     scene.kill_controller();
@@ -129,7 +119,7 @@ fn everybody_can_use_it() {
     let scene = Plot::new(Broker::Embedded).start();
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
-    midway(&scene);
+    scene.midway();
     let mut browser = Browser::start();
     for options in [desk(), dark(), phone()] {
         browser.open(&scene.url(), &options);
@@ -196,7 +186,7 @@ fn screenshots() {
     scene.commit("Begin with revision 1");
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
-    midway(&scene);
+    scene.midway();
     scene.commit("Bump alfa to 2");
     let folder = std::env::var_os("EVENKEEL_SCREENSHOTS");
     let folder = folder.map_or_else(|| scene.folder.clone(), Into::into);

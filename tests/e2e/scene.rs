@@ -485,6 +485,17 @@ impl Scene {
         self.wait_for("its command runs", |scene| !scene.attempts("web2").is_empty());
     }
 
+    /// Brings alfa so far that web1 and web3 are upgraded and settle, web2 and web4 are in the midst of it until
+    /// their gates are removed, and web5 waits for a place.
+    pub fn midway(&self) {
+        self.touch("web4", "gate");
+        self.begin();
+        self.wait_for("two nodes are upgraded", |scene| {
+            ["web1", "web3"].iter().all(|node| scene.running(node) == "2")
+        });
+        self.says("web4", "the upgrade to 2");
+    }
+
     /// Changes a node's revision behind everybody's back.
     pub fn drift(&self, node: &str, revision: &str) {
         write(&self.folder.join(node).join("revision"), revision);
