@@ -178,3 +178,54 @@ pub(super) async fn stream(State(feed): State<Feed>) -> Response {
     ];
     (headers, Body::from_stream(pieces)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn frame(number: u64) -> Option<Arc<Frame>> {
+        let change = event("change", number, &json!({ "at": number }));
+        Some(Arc::new(Frame { number, whole: json!({ "at": number, "all": true }), change }))
+    }
+
+    async fn piece(follower: Follower) -> (String, Follower) {
+        let (piece, follower) = follower.next().await.expect("a piece");
+        (String::from_utf8(piece.expect("bytes").to_vec()).expect("text"), follower)
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_slow_gets_the_whole_again() {
+        let frames = watch::Sender::new(None);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        let follower =
+            Follower { frames: frames.subscribe(), has: None, begun: false, _place: place };
+        let (hello, follower) = piece(follower).await;
+        assert_eq!(hello, "retry: 1000\n\n");
+        frames.send_replace(frame(7));
+        let (first, follower) = piece(follower).await;
+        assert_eq!(first, "event: state\nid: 7\ndata: {\"all\":true,\"at\":7}\n\n");
+        frames.send_replace(frame(8));
+        let (next, follower) = piece(follower).await;
+        assert_eq!(next, "event: change\nid: 8\ndata: {\"at\":8}\n\n");
+        for number in 9..1_000 {
+            frames.send_replace(frame(number));
+        }
+        let (late, follower) = piece(follower).await;
+        assert_eq!(late, "event: state\nid: 999\ndata: {\"all\":true,\"at\":999}\n\n");
+        drop(frames);
+        assert!(follower.next().await.is_none(), "the controller has ended");
+    }
+
+    #[test]
+    fn the_time_alone_is_told_only_when_it_is_due() {
+        let before = Frame { number: 1, whole: json!({ "at": 1, "x": 1 }), change: Bytes::new() };
+        let now = json!({ "at": 2, "x": 1 });
+        assert_eq!(change(Some(&before), &now, false), None);
+        assert_eq!(change(Some(&before), &now, true), Some(json!({ "at": 2 })));
+        let other = json!({ "at": 2, "x": 2 });
+        assert_eq!(change(Some(&before), &other, false), Some(other.clone()));
+        assert_eq!(change(None, &now, false), Some(now));
+    }
+}
