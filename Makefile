@@ -8,8 +8,8 @@
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
 DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
-TEST = $(DEMO) argon2 ca-certificates iproute2 mosquitto mosquitto-clients openssl python3 \
-	python3-aiosmtpd python3-jsonschema strace
+TEST = $(DEMO) argon2 ca-certificates iproute2 mosquitto mosquitto-clients openssl \
+	prometheus prometheus-alertmanager python3 python3-aiosmtpd python3-jsonschema strace
 
 help:
 	@echo 'make demo         a fleet on this machine, upgraded before your eyes'

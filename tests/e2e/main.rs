@@ -33,4 +33,5 @@ mod controls;
 mod demo;
 mod failures;
 mod killed;
+mod metrics;
 mod rollouts;
