@@ -30,6 +30,7 @@ macro_rules! on_both_brokers {
 
 mod balancers;
 mod controls;
+mod dashboards;
 mod demo;
 mod failures;
 mod killed;

@@ -1,11 +1,12 @@
 //! A real Prometheus and a real Alertmanager, on ports and in directories of their own.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::process::{Process, free_port, program, wait_for_port};
+use super::process::{DEADLINE, Process, eventually, free_port, program, wait_for_port};
 
 /// A running Prometheus.
 pub struct Prometheus {
@@ -60,17 +61,44 @@ impl Prometheus {
             .arg("--storage.tsdb.path=data")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"));
         let process = run("prometheus", prometheus, folder.path(), port);
-        Prometheus {
+        let prometheus = Prometheus {
             _process: process,
             _alertmanager: alertmanager,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             _folder: folder,
-        }
+        };
+        let ready = || prometheus.get("/-/ready").starts_with("HTTP/1.0 200").then_some(());
+        eventually("Prometheus is ready", ready);
+        prometheus
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).expect("connect to Prometheus");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// What it answers to a query now: the values, one a series.
+    ///
+    /// # Errors
+    /// What it says is wrong with the query.
+    pub fn query(&self, query: &str) -> Result<Vec<f64>, String> {
+        let url = format!("http://{}/api/v1/query", self.address);
+        let url = reqwest::Url::parse_with_params(&url, [("query", query)]).expect("a URL");
+        let answer = self.get(&format!("{}?{}", url.path(), url.query().unwrap_or_default()));
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let body: serde_json::Value = serde_json::from_str(body).expect(body);
+        if body["status"] != "success" {
+            return Err(body["error"].to_string());
+        }
+        let series = body["data"]["result"].as_array().expect("a vector");
+        let value = |series: &serde_json::Value| {
+            series["value"][1].as_str().expect("a value").parse().expect("a number")
+        };
+        Ok(series.iter().map(value).collect())
     }
 }
 
@@ -85,7 +113,7 @@ fn run(name: &str, mut command: Command, folder: &Path, port: u16) -> Process {
 /// Runs `promtool`; says what it printed, and fails where it does.
 pub fn promtool(arguments: &[&str], input: &str) -> String {
     let mut file = tempfile::tempfile().expect("a file");
-    std::io::Write::write_all(&mut file, input.as_bytes()).expect("write");
+    file.write_all(input.as_bytes()).expect("write");
     std::io::Seek::rewind(&mut file).expect("rewind");
     let output = Command::new(program("promtool", "prometheus"))
         .args(arguments)
