@@ -2,7 +2,7 @@
 //! files and from closed enums; nodes have none unless that is asked for, so that a large fleet does
 //! not multiply series. `docs/metrics.md` lists them; a test compares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::exposition::Exposition;
 use super::reason;
@@ -35,10 +35,12 @@ const CAUSES: [Cause; 7] = [
 /// # Errors
 /// The metrics library's; a fault of this file.
 pub(super) fn encode(
-    view: &View,
-    counters: &Counters,
+    mut view: View,
+    mut counters: Counters,
     node_metrics: bool,
 ) -> Result<Vec<u8>, prometheus::Error> {
+    leave_out_gone(&mut view, &mut counters);
+    let (view, counters) = (&view, &counters);
     let mut page = Exposition::default();
     clusters(&mut page, view);
     rollouts(&mut page, view, counters);
@@ -50,6 +52,28 @@ pub(super) fn encode(
     reconciling(&mut page, view, counters);
     bus(&mut page, view, counters);
     page.text()
+}
+
+/// A cluster of which there is neither a file nor a node has gone. The controller still knows it, should its file
+/// come back; its series would only pile up.
+fn leave_out_gone(view: &mut View, counters: &mut Counters) {
+    let peopled: BTreeSet<(AppName, ClusterName)> = view
+        .nodes
+        .values()
+        .flat_map(|node| &node.apps)
+        .filter_map(|(app, part)| Some((app.clone(), part.cluster.clone()?)))
+        .collect();
+    for (app, state) in &mut view.apps {
+        state.clusters.retain(|cluster, state| {
+            state.standing != Standing::Vanished
+                || peopled.contains(&(app.clone(), cluster.clone()))
+        });
+    }
+    counters.tally.clusters.retain(|app, clusters| {
+        let shown = view.apps.get(app).map(|state| &state.clusters);
+        clusters.retain(|cluster, _| shown.is_some_and(|shown| shown.contains_key(cluster)));
+        !clusters.is_empty()
+    });
 }
 
 fn one_if(holds: bool) -> f64 {

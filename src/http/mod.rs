@@ -180,7 +180,10 @@ async fn metrics(
     Extension(NodeMetrics(per_node)): Extension<NodeMetrics>,
 ) -> Answer<Response> {
     let state = ask(&queries, Query::Metrics).await?;
-    let encode = move || metrics::encode(&state.0, &state.1, per_node);
+    let encode = move || {
+        let (view, counters) = *state;
+        metrics::encode(view, counters, per_node)
+    };
     let encoded = tokio::task::spawn_blocking(encode).await;
     let content = [(header::CONTENT_TYPE, exposition::CONTENT_TYPE)];
     match encoded {

@@ -193,6 +193,29 @@ fn outcomes_and_divergence_are_counted() {
     assert_eq!(sum(&text, "evenkeel_cluster_decision_reasons", &blocked), 1.0, "{text}");
 }
 
+/// A cluster whose file has gone is shown while it has nodes, and then no more.
+#[test]
+fn the_series_of_a_cluster_go_with_it() {
+    let mut scene =
+        Plot { clusters: vec![("alfa", 2), ("bravo", 2)], ..Plot::new(Broker::Mosquitto) }.start();
+    scene.converged("bravo", "1");
+    fs::remove_file(scene.folder.join("desired/shop/bravo.toml")).expect("remove");
+    let vanished = [("cluster", "bravo"), ("standing", "vanished")];
+    scene.wait_for("it is shown as vanished", |scene| {
+        sum(&scrape(scene), "evenkeel_cluster_desired_files", &vanished) == 1.0
+    });
+    let controller = format!("http://127.0.0.1:{}", scene.http());
+    for node in ["web3", "web4"] {
+        scene.agent(node).signal(rustix::process::Signal::TERM);
+        scene.wait_for("it has departed", |scene| scene.presence(node) == "departed");
+        let mut forget = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        let forgotten = forget.args(["forget", node, "--controller", &controller]).output();
+        assert!(forgotten.expect("run evenkeel forget").status.success());
+    }
+    scene.wait_for("nothing is said of it", |scene| !scrape(scene).contains("bravo"));
+    assert!(scrape(&scene).contains("cluster=\"alfa\""));
+}
+
 /// Every alert is sound, tested both ways, and has a section in the runbook.
 #[test]
 fn every_alert_is_tested_and_in_the_runbook() {
