@@ -8,8 +8,8 @@
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
 DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
-TEST = $(DEMO) argon2 ca-certificates chromium fonts-dejavu-core iproute2 mosquitto mosquitto-clients openssl python3 \
-	python3-aiosmtpd python3-jsonschema strace tmux
+TEST = $(DEMO) argon2 ca-certificates chromium fonts-dejavu-core iproute2 mosquitto mosquitto-clients openssl \
+	prometheus prometheus-alertmanager python3 python3-aiosmtpd python3-jsonschema strace tmux
 # A node that is not Debian's brings its npm along, and the two packages do not go together.
 NODE = command -v npm >/dev/null || sh scripts/packages.sh nodejs npm; sh scripts/page-tests.sh
 

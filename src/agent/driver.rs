@@ -15,6 +15,7 @@ use super::config::{Config, ConfigError};
 use super::core::{
     AgentCore, BalancerSetup, Document, Effect, Event, Interest, Publication, Setup,
 };
+use super::counters::Counted;
 use super::log::log;
 use super::store::{StateError, Store};
 use crate::bus::session::{self, Events, Handle, PublishError, Will};
@@ -75,11 +76,11 @@ pub enum AgentError {
 /// Runs an agent until it is asked to end, by SIGTERM or SIGINT. The first lets a running upgrade
 /// end within 10 s, the second does not.
 ///
-/// Needs rustls' default provider to be installed if it speaks TLS.
+/// What it does is counted in `counted`. Needs rustls' default provider to be installed if it speaks TLS.
 ///
 /// # Errors
 /// [`AgentError`]; the process should end, and be started again.
-pub async fn run(config: Config) -> Result<(), AgentError> {
+pub async fn run(config: Config, counted: Counted) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
     let (stop, stops) = mpsc::channel(1);
@@ -96,7 +97,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     };
     tokio::select! {
         biased;
-        outcome = run_until(config, stops) => outcome,
+        outcome = run_counted(config, counted, stops) => outcome,
         () = forward => Ok(()),
     }
 }
@@ -105,8 +106,16 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 ///
 /// # Errors
 /// [`AgentError`]
-pub async fn run_until(config: Config, mut stops: mpsc::Receiver<()>) -> Result<(), AgentError> {
-    let mut driver = Driver::start(config)?;
+pub async fn run_until(config: Config, stops: mpsc::Receiver<()>) -> Result<(), AgentError> {
+    run_counted(config, Counted::default(), stops).await
+}
+
+async fn run_counted(
+    config: Config,
+    counted: Counted,
+    mut stops: mpsc::Receiver<()>,
+) -> Result<(), AgentError> {
+    let mut driver = Driver::start(config, counted)?;
     let outcome = driver.drive(&mut stops).await;
     driver.leave(outcome.is_ok()).await;
     outcome
@@ -140,6 +149,7 @@ struct Driver {
     events: Events,
     tasks: JoinSet<Event>,
     refusals: Refusals,
+    counted: Counted,
     clock: Instant,
     stops: bool,
 }
@@ -151,7 +161,7 @@ enum Flow {
 }
 
 impl Driver {
-    fn start(config: Config) -> Result<Driver, AgentError> {
+    fn start(config: Config, counted: Counted) -> Result<Driver, AgentError> {
         let node = config.node()?;
         let (store, memory) = Store::open(&config.state)?;
         let (roles, setup) = equip(&config, &node)?;
@@ -170,6 +180,7 @@ impl Driver {
             events,
             tasks: JoinSet::new(),
             refusals: Refusals::default(),
+            counted,
             clock,
             stops: false,
         })
@@ -223,7 +234,10 @@ impl Driver {
 
     async fn step(&mut self, batch: Vec<Event>) -> Result<Flow, AgentError> {
         let mut flow = Flow::On;
-        for effect in self.core.step_all(now(self.clock), batch) {
+        let now = now(self.clock);
+        batch.iter().for_each(|event| self.counted.lock().happened(now.mono, event));
+        for effect in self.core.step_all(now, batch) {
+            self.counted.lock().asked(now.mono, &effect);
             match effect {
                 Effect::Exit => flow = Flow::Leave,
                 Effect::Reconnect { started } => self.reconnect(started).await?,
@@ -392,6 +406,7 @@ impl Driver {
                     Ok(document) => received(document, retained),
                     Err(error) => {
                         self.refusals.refuse(&error);
+                        self.counted.lock().documents_refused = self.refusals.count();
                         None
                     }
                 }

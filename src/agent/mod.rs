@@ -2,6 +2,7 @@
 
 mod config;
 pub mod core;
+pub mod counters;
 mod driver;
 mod log;
 mod store;

@@ -32,6 +32,24 @@ pub enum Document {
     Deleted(Topic),
 }
 
+impl Document {
+    /// The stable name of its kind, for labels.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Leader(_) => "leader",
+            Self::Controller(_) => "controller",
+            Self::Alive(_) => "alive",
+            Self::Report(_) => "report",
+            Self::Assignment(_) => "assignment",
+            Self::Ledger(..) => "ledger",
+            Self::Mailbox(..) => "mailbox",
+            Self::Receipt(_) => "receipt",
+            Self::Marker(_) => "marker",
+            Self::Deleted(_) => "deleted",
+        }
+    }
+}
+
 /// Why a payload is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {

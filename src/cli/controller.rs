@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
 use super::signals;
@@ -59,6 +58,9 @@ pub struct ControllerArgs {
     /// Where the HTTP interface listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9440")]
     http: SocketAddr,
+    /// Metrics with a series per node, too: costly in a large fleet.
+    #[arg(long)]
+    node_metrics: bool,
     /// The fleet; part of every topic.
     #[arg(long, value_name = "NAME", default_value = "default")]
     fleet: FleetName,
@@ -70,15 +72,7 @@ pub fn run(args: &ControllerArgs) -> ExitCode {
 }
 
 async fn controller(args: &ControllerArgs) -> Result<(), String> {
-    let listener = TcpListener::bind(args.http).await.map_err(|error| {
-        format!(
-            "cannot listen on {} for HTTP: {error}; give another address with --http",
-            args.http
-        )
-    })?;
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "HTTP listens");
-    }
+    let listener = super::daemon::listen(args.http).await?;
     let broker = Broker::start(args).await?;
     let url = broker.url(args).parse().map_err(|error| format!("--bus: {error}"))?;
     let bus = session::Config {
@@ -97,7 +91,7 @@ async fn controller(args: &ControllerArgs) -> Result<(), String> {
     let stop = signals::stop();
     // HTTP ends with the controller, not with the signal: whoever waits for a status still gets one.
     let (ended, mut has_ended) = tokio::sync::watch::channel(());
-    let http = tokio::spawn(http::serve(listener, queries, async move {
+    let http = tokio::spawn(http::serve(listener, queries, args.node_metrics, async move {
         let _ = has_ended.changed().await;
     }));
     let outcome = driver::run(config, receiver, stop).await;

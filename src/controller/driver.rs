@@ -9,12 +9,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::{Core, Effect, Input, Publication, Setup};
 use super::store::{Store, StoreError};
+use super::tally::Tally;
 use super::view::{EventsView, View, WorldView};
 use crate::bus::session::{self, Events, Handle};
 use crate::bus::topics::Topic;
 use crate::bus::wire::{Document, WireError, encode};
 use crate::bus::{BrokerAddress, Refusals, intake};
 use crate::desired::{Snapshot, WatchError, Watcher};
+use crate::model::buckets::{Buckets, QUICK};
 use crate::model::{
     AppName, ControllerAlive, ControllerId, DesiredApp, Event, EventKind, FleetName, Mono,
     NodeName, Now, Wall,
@@ -96,16 +98,14 @@ pub enum ForgetError {
 }
 
 /// What the driver counts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Counters {
-    /// Plans made.
-    pub plans: u64,
-    /// Time spent planning, in seconds.
-    pub plan_seconds: f64,
-    /// The longest single plan, in seconds.
-    pub plan_seconds_max: f64,
-    /// Documents heard.
-    pub documents: u64,
+    /// How long plans took.
+    pub plans: Buckets,
+    /// Events that the last plan answered: the depth of the queue before it.
+    pub queue: u64,
+    /// Documents heard, by kind.
+    pub documents: BTreeMap<&'static str, u64>,
     /// Documents that were refused.
     pub documents_bad: u64,
     /// Assignments published.
@@ -114,8 +114,35 @@ pub struct Counters {
     pub kept: u64,
     /// Files that could not be written.
     pub kept_not: u64,
+    /// Connections to the bus that were made.
+    pub connections: u64,
+    /// Publishes that wait for the broker's word.
+    pub unconfirmed: usize,
+    /// Faults in the desired files at the last reading.
+    pub desired_faults: usize,
     /// What the session counts.
     pub session: session::Counters,
+    /// What has come about.
+    pub tally: Tally,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            plans: Buckets::new(QUICK),
+            queue: 0,
+            documents: BTreeMap::new(),
+            documents_bad: 0,
+            assignments: 0,
+            kept: 0,
+            kept_not: 0,
+            connections: 0,
+            unconfirmed: 0,
+            desired_faults: 0,
+            session: session::Counters::default(),
+            tally: Tally::default(),
+        }
+    }
 }
 
 /// The way to ask a running controller.
@@ -146,6 +173,7 @@ pub async fn run(
         clock,
         handle,
         counters: Counters::default(),
+        waiting: 0,
         refusals: Refusals::default(),
         connection: 0,
         broker: config.bus.url.clone(),
@@ -172,6 +200,7 @@ pub async fn run(
                 resigned = resigned.or(driver.take_ready(&mut events).await);
             }
             snapshot = watcher.next() => {
+                driver.counters.desired_faults = snapshot.all_faults().count();
                 resigned = driver.step(Input::Desired(desired(snapshot)));
             }
             () = at(due) => {}
@@ -245,6 +274,8 @@ struct Driver {
     clock: Clock,
     handle: Handle,
     counters: Counters,
+    /// Events since the last plan.
+    waiting: u64,
     refusals: Refusals,
     connection: u64,
     /// Where the bus is.
@@ -258,6 +289,7 @@ impl Driver {
             session::Event::Connected { connection } => {
                 tracing::info!(connection, "connected to the bus");
                 self.connection = connection;
+                self.counters.connections += 1;
                 self.step(Input::Connected { connection })
             }
             session::Event::Disconnected { reason, retry_ms, is_news, .. } => {
@@ -272,9 +304,11 @@ impl Driver {
                 None
             }
             session::Event::Message { topic, payload, retained } => {
-                self.counters.documents += 1;
                 match intake::read(topic, &payload) {
-                    Ok(document) => self.step(Input::Heard { document, retained }),
+                    Ok(document) => {
+                        *self.counters.documents.entry(document.kind()).or_default() += 1;
+                        self.step(Input::Heard { document, retained })
+                    }
                     Err(error) => {
                         self.refusals.refuse(&error);
                         None
@@ -301,18 +335,23 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) -> Option<String> {
+        self.waiting += 1;
         let effects = self.core.step(self.clock.now(), input);
         self.carry_out(effects)
     }
 
     fn plan(&mut self) -> Option<String> {
+        let now = self.clock.now();
+        if !self.core.wants_plan(now) {
+            return None;
+        }
         let started = Instant::now();
-        let effects = self.core.plan(self.clock.now());
-        let seconds = started.elapsed().as_secs_f64();
-        self.counters.plans += 1;
-        self.counters.plan_seconds += seconds;
-        self.counters.plan_seconds_max = self.counters.plan_seconds_max.max(seconds);
-        self.carry_out(effects)
+        let effects = self.core.plan(now);
+        self.counters.plans.add(started.elapsed().as_secs_f64());
+        self.counters.queue = std::mem::take(&mut self.waiting);
+        let resigned = self.carry_out(effects);
+        self.counters.tally.look(now, &self.core);
+        resigned
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) -> Option<String> {
@@ -342,7 +381,10 @@ impl Driver {
                         not_kept.insert(file.app.clone(), error.to_string());
                     }
                 },
-                Effect::Log(event) => log(&event),
+                Effect::Log(event) => {
+                    self.counters.tally.count(&event);
+                    log(&event);
+                }
                 Effect::Resign { reason } => resigned = Some(reason),
             }
         }
@@ -413,6 +455,7 @@ impl Driver {
             Query::Metrics(to) => {
                 let mut counters = self.counters.clone();
                 counters.session = self.handle.counters();
+                counters.unconfirmed = self.handle.unconfirmed();
                 counters.documents_bad = self.refusals.count();
                 drop(to.send(Box::new((self.core.view(now), counters))));
             }

@@ -5,4 +5,5 @@ pub mod core;
 pub mod driver;
 pub mod live;
 pub mod store;
+pub mod tally;
 pub mod view;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     AdminBits, AppName, AttemptOutcome, BackendName, BackendSeen, Cause, ClusterName, Commit,
     Condition, Decision, Done, Event, Health, Mono, NodeName, Now, Presence, Report, Revision,
-    RevisionSeen, Rollout, RolloutId, ServerName, SettleState, Standing, Wall,
+    RevisionSeen, Rollout, RolloutId, ServerName, ServerReport, SettleState, Standing, Wall,
 };
 use crate::plan::{Phase, World};
 
@@ -111,8 +111,59 @@ pub struct BalancerView {
     pub servers: usize,
     /// The floor of ready servers.
     pub floor: usize,
+    /// Servers by state, each counted once.
+    #[serde(default)]
+    pub states: BTreeMap<ServerState, usize>,
     /// Why it cannot be read, if so.
     pub error: Option<String>,
+}
+
+/// How a server stands at a load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerState {
+    /// It gets traffic.
+    Ready,
+    /// In maintenance that is ours.
+    Maintenance,
+    /// In maintenance, or drained, by somebody else.
+    Foreign,
+    /// Nobody keeps it out, and it is not up.
+    Down,
+    /// Up, and not counted: without weight, or a backup.
+    Uncounted,
+}
+
+impl ServerState {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Ready, Self::Maintenance, Self::Foreign, Self::Down, Self::Uncounted];
+
+    /// The stable name, for labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Maintenance => "maintenance",
+            Self::Foreign => "foreign",
+            Self::Down => "down",
+            Self::Uncounted => "uncounted",
+        }
+    }
+
+    fn of(report: &ServerReport) -> Self {
+        let seen = &report.seen;
+        if seen.is_ready() {
+            Self::Ready
+        } else if report.owned.is_some() {
+            Self::Maintenance
+        } else if !seen.admin.is_clear() {
+            Self::Foreign
+        } else if seen.health == Health::Up {
+            Self::Uncounted
+        } else {
+            Self::Down
+        }
+    }
 }
 
 /// One node.
@@ -286,8 +337,12 @@ impl Core {
                 let Some(seen) = report.and_then(|r| backend_seen(r, &lb.backend)) else {
                     continue;
                 };
+                let mut states: BTreeMap<ServerState, usize> = BTreeMap::new();
                 let (ready, servers, error) = match seen {
                     BackendSeen::Servers(servers) => {
+                        for server in servers.values() {
+                            *states.entry(ServerState::of(server)).or_default() += 1;
+                        }
                         let ready = servers.values().filter(|s| s.seen.is_ready()).count();
                         (ready, servers.len(), None)
                     }
@@ -301,6 +356,7 @@ impl Core {
                     ready,
                     servers,
                     floor,
+                    states,
                     error,
                 });
                 view.floor = view.floor.max(floor);

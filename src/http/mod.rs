@@ -1,22 +1,27 @@
 //! Floor 4: what the controller shows over HTTP: health, the JSON API, metrics. It asks the
 //! controller's driver and waits for a bounded time; it holds nothing itself.
 
+mod agent;
+mod exposition;
 mod metrics;
 mod page;
+mod reason;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
+use axum::{Extension, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+
+pub use agent::serve_agent;
 
 use crate::controller::driver::{ForgetError, Queries, Query};
 use crate::controller::view::ClusterView;
@@ -26,13 +31,15 @@ use crate::model::{AppName, ClusterName, NodeName};
 /// one that takes longer than this is not alive.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` is done; then answers what is under way, and ends.
+/// Serves until `stop` is done; then answers what is under way, and ends. With `node_metrics`, metrics have a
+/// series per node.
 ///
 /// # Errors
 /// The error of the listener.
 pub async fn serve(
     listener: TcpListener,
     queries: Queries,
+    node_metrics: bool,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -50,10 +57,15 @@ pub async fn serve(
         .route("/api/v1/apps/{app}/world", get(world))
         .route("/api/v1/nodes/{node}", get(node))
         .route("/api/v1/nodes/{node}", delete(forget))
+        .layer(Extension(NodeMetrics(node_metrics)))
         .layer(DefaultBodyLimit::max(64 * 1024))
         .with_state(queries);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
+
+/// Whether metrics have a series per node.
+#[derive(Clone, Copy)]
+struct NodeMetrics(bool);
 
 /// An error as a document.
 struct Failure(StatusCode, String);
@@ -167,11 +179,19 @@ async fn forget(State(queries): State<Queries>, Path(name): Path<String>) -> Ans
     }
 }
 
-async fn metrics(State(queries): State<Queries>) -> Answer<Response> {
+async fn metrics(
+    State(queries): State<Queries>,
+    Extension(NodeMetrics(per_node)): Extension<NodeMetrics>,
+) -> Answer<Response> {
     let state = ask(&queries, Query::Metrics).await?;
-    let encoded = tokio::task::spawn_blocking(move || metrics::encode(&state.0, &state.1)).await;
+    let encode = move || {
+        let (view, counters) = *state;
+        metrics::encode(view, counters, per_node)
+    };
+    let encoded = tokio::task::spawn_blocking(encode).await;
+    let content = [(header::CONTENT_TYPE, exposition::CONTENT_TYPE)];
     match encoded {
-        Ok(Ok(text)) => Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()),
+        Ok(Ok(text)) => Ok((content, text).into_response()),
         Ok(Err(error)) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
         Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }

@@ -5,6 +5,7 @@
 //! exists is a value that may be used in a topic, a path or a HAProxy command.
 
 mod assignment;
+pub mod buckets;
 mod condition;
 mod decision;
 mod desired;

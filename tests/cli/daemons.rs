@@ -221,6 +221,17 @@ fn what_keeps_an_agent_from_starting_is_said() {
     expect![[r#"
         evenkeel: cannot read the agent's configuration /nowhere/agent.toml: No such file or directory (os error 2)
     "#]].assert_eq(&ended.err);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().map(|address| (taken, address.to_string()));
+    let (_taken, address) = taken.expect("an address");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = agent_file(folder.path(), "");
+    let mut command = evenkeel(&["agent", "--http", &address, "--config"]);
+    let ended = finish(command.arg(&file).env("RUST_LOG", "error"));
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    expect![[r#"
+        evenkeel: cannot listen on TAKEN for HTTP: Address already in use (os error 98); give another address with --http
+    "#]].assert_eq(&ended.err.replace(&address, "TAKEN"));
 }
 
 #[test]

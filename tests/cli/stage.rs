@@ -130,6 +130,7 @@ fn balancer(world: &World) -> BalancerView {
         ready: servers.values().filter(|server| server.seen.is_ready()).count(),
         servers: servers.len(),
         floor: Share::Percent(40).floor_of(servers.len()),
+        states: BTreeMap::new(),
         error: None,
     }
 }

@@ -31,9 +31,11 @@ macro_rules! on_both_brokers {
 
 mod balancers;
 mod controls;
+mod dashboards;
 mod demo;
 mod failures;
 mod killed;
+mod metrics;
 mod page;
 mod rollouts;
 mod watch;

@@ -6,4 +6,5 @@ pub mod haproxy;
 pub mod mosquitto;
 pub mod namespace;
 pub mod process;
+pub mod prometheus;
 pub mod receiver;

@@ -3,8 +3,17 @@
 use crate::tree::{File, Offence, Tree};
 
 /// Folders of the repository that documents speak of.
-const FOLDERS: &[&str] =
-    &[".ci/", "contrib/", "desired/", "docs/", "fuzz/", "scripts/", "src/", "tests/"];
+const FOLDERS: &[&str] = &[
+    ".ci/",
+    "contrib/",
+    "dashboards/",
+    "desired/",
+    "docs/",
+    "fuzz/",
+    "scripts/",
+    "src/",
+    "tests/",
+];
 
 /// Links whose file or heading is not there.
 pub fn links(tree: &Tree) -> Vec<Offence> {

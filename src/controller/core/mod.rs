@@ -199,6 +199,11 @@ impl Core {
         }
     }
 
+    /// Whether a plan could say anything new.
+    pub fn wants_plan(&self, now: Now) -> bool {
+        self.dirty || self.due.is_some_and(|due| due <= now.mono)
+    }
+
     /// When [`Self::plan`] has to be called even though nothing happens.
     pub fn due(&self) -> Option<Mono> {
         self.due
@@ -206,8 +211,7 @@ impl Core {
 
     /// Says what follows from everything that is known.
     pub fn plan(&mut self, now: Now) -> Vec<Effect> {
-        let waited = self.due.is_some_and(|due| due <= now.mono);
-        if !self.dirty && !waited {
+        if !self.wants_plan(now) {
             return Vec::new();
         }
         self.dirty = false;

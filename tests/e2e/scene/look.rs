@@ -61,6 +61,11 @@ impl Scene {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// The port of the controller's HTTP interface.
+    pub fn http(&self) -> u16 {
+        self.http
+    }
+
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
         get(SocketAddr::from(([127, 0, 0, 1], self.http)), path)
     }
