@@ -296,7 +296,8 @@ fn converge(fleet: &Fleet<'_>, work: &mut ClusterWork) {
             || match &verdict.decision {
                 Decision::Done(Done::InService { revision }) => *revision == aim,
                 Decision::Wait { what: Wait::After { .. }, .. } => {
-                    fleet.members[name].revision() == Some(&aim)
+                    // In service at its goal, and waiting only to leave it.
+                    work.course.goal(&fleet.members[name]).as_ref() == Some(&aim)
                 }
                 Decision::Done(Done::Held | Done::Serves | Done::Unclaimed)
                 | Decision::Act(_)

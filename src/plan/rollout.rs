@@ -22,6 +22,8 @@ pub(super) struct Course {
     /// The revision that the cluster aims at now: its target, or, while `after` holds that back,
     /// the last converged one; without one, that of the rollout that the files have overtaken.
     pub aim: Revision,
+    /// What the files want.
+    target: Revision,
     /// The id of the rollout that leads there.
     pub id: RolloutId,
     /// The cluster that has to converge on the target first, if one does.
@@ -55,8 +57,9 @@ impl Course {
         {
             ledger.rejected = None;
         }
-        let mut course =
-            Self { cluster: cluster.clone(), aim, id, waits_after, ledger, events: Vec::new() };
+        let (cluster, target) = (cluster.clone(), settings.revision.clone());
+        let events = Vec::new();
+        let mut course = Self { cluster, aim, target, id, waits_after, ledger, events };
         course.settle_accounts(fleet);
         course
     }
@@ -90,11 +93,12 @@ impl Course {
     }
 
     /// Nothing may start, and there is nothing to go back to: what is out comes back with what it runs, if that is
-    /// what it came from, or what the overtaken rollout has brought. Were it to stay out, the cluster that is
+    /// what the files want, or what it came from, or what the overtaken rollout has brought. Were it to stay out, the cluster that is
     /// waited for could find itself under a floor that binds for just that reason.
     fn goal_in_between(&self, member: &Member<'_>) -> Option<Revision> {
-        let overtaken = self.ledger.rollout.as_ref()?;
-        let known = [Some(&overtaken.revision), overtaken.from.get(&member.name)];
+        let overtaken = self.ledger.rollout.as_ref();
+        let from = overtaken.and_then(|rollout| rollout.from.get(&member.name));
+        let known = [Some(&self.target), overtaken.map(|rollout| &rollout.revision), from];
         member.revision().filter(|runs| known.contains(&Some(*runs))).cloned()
     }
 
