@@ -1,12 +1,18 @@
 //! Processes that a test starts: found or explained, waited for by state, ended by process id.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Every wait in a test ends here; a healthy machine never gets near it.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Below the ports that the demo takes.
+const TEST_PORTS: Range<u16> = 3_000..10_000;
 
 /// A child process that is killed, by its process id, when the test lets go of it.
 pub struct Process {
@@ -77,11 +83,26 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A free loopback port. Another process could take it before it is used, so parts that can bind
-/// port 0 themselves should.
+/// A loopback port that nobody listens on, and that no other test is given while this process lives.
+///
+/// A port that is found free and let go can be another's before it is used: a lock on a file of its own
+/// keeps other tests away. It lies below the ports of the demo and of outgoing connections, so that a
+/// service that is restarted finds its port free.
 pub fn free_port() -> u16 {
-    // Bound and released: the kernel hands out ephemeral ports round robin, so that a collision within one test run is next to impossible.
-    TcpListener::bind(("127.0.0.1", 0)).expect("bind").local_addr().expect("address").port()
+    static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("evenkeel-test-ports");
+    std::fs::create_dir_all(&folder).expect("a folder for the locks of ports");
+    // Every process begins elsewhere, so that they seldom meet.
+    let first = std::process::id().wrapping_mul(31) % u32::from(TEST_PORTS.end - TEST_PORTS.start);
+    let first = TEST_PORTS.start + u16::try_from(first).expect("a port");
+    for port in (first..TEST_PORTS.end).chain(TEST_PORTS.start..first) {
+        let lock = File::create(folder.join(port.to_string())).expect("a port's lock");
+        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            HELD.lock().expect("held ports").push(lock);
+            return port;
+        }
+    }
+    panic!("no port of {TEST_PORTS:?} is free");
 }
 
 /// Waits until something accepts connections there.
