@@ -25,6 +25,8 @@ pub(super) struct Known {
     pub app: AppName,
     pub now_ms: u64,
     pub desired: BTreeMap<ClusterName, (DesiredCluster, Standing)>,
+    /// Every revision that was ever wanted of a cluster.
+    wanted: BTreeMap<ClusterName, BTreeSet<Revision>>,
     pub heard: BTreeMap<NodeName, Arc<Report>>,
     /// Heard live, and not lost since.
     pub present: BTreeSet<NodeName>,
@@ -99,6 +101,7 @@ impl Known {
             app,
             now_ms: 0,
             desired: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             heard: BTreeMap::new(),
             present: BTreeSet::new(),
             asked: BTreeMap::new(),
@@ -146,6 +149,8 @@ impl Known {
                 service.ran_then = service.runs.clone();
             }
         }
+        let wanted = self.wanted.entry(cluster.clone()).or_default();
+        wanted.insert(settings.revision.clone());
         self.desired.insert(cluster, (settings, standing));
         self.changed = true;
     }
@@ -297,8 +302,8 @@ impl Known {
         self.clock
     }
 
-    /// Remembers which clusters are at their target as a whole: as many members as must be there are, and every one
-    /// that is, unless held, runs it and is in service.
+    /// Remembers which clusters are at a revision as a whole, be it one that the files have overtaken: as many members
+    /// as must be there are, and every one that is, unless held, runs it and is in service.
     /// Whatever changes that is called first, so that no moment is missed.
     pub(super) fn note_convergence(&mut self) {
         if !std::mem::take(&mut self.changed) {
@@ -306,16 +311,18 @@ impl Known {
         }
         let mut reached = Vec::new();
         for (cluster, (settings, _)) in &self.desired {
-            let fine = |name: &NodeName| {
-                settings.hold.contains(name)
-                    || !self.present.contains(name)
-                    || self.revision(name) == Some(&settings.revision) && self.is_in_service(name)
-            };
-            let tolerated = settings.rollout.max_missing as usize;
-            let members = self.members(cluster);
-            let anybody = members.iter().any(|name| self.present.contains(name));
-            if anybody && self.missing(cluster) <= tolerated && members.iter().all(fine) {
-                reached.push((cluster.clone(), settings.revision.clone()));
+            let mut there = self.members(cluster);
+            there.retain(|name| self.present.contains(name));
+            if there.is_empty() || self.missing(cluster) > settings.rollout.max_missing as usize {
+                continue;
+            }
+            there.retain(|name| !settings.hold.contains(name));
+            let runs = there.first().map_or(Some(&settings.revision), |name| self.revision(name));
+            let is_at = |name: &NodeName| self.revision(name) == runs && self.is_in_service(name);
+            let wanted = self.wanted.get(cluster);
+            let runs = runs.filter(|runs| wanted.is_some_and(|wanted| wanted.contains(*runs)));
+            if let Some(revision) = runs.filter(|_| there.iter().all(is_at)) {
+                reached.push((cluster.clone(), revision.clone()));
             }
         }
         for (cluster, revision) in reached {

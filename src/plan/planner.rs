@@ -27,10 +27,11 @@ pub fn plan(input: Input<'_>) -> Plan {
     // Stable: by name within.
     works.sort_by_key(|work| !work.course.is_begun());
     let mut drafts = Drafts::new(&fleet);
+    // Whom the floor refuses decides who is put back, and not the other way round: a floor counts what was seen.
+    take_out(&fleet, &mut works, &mut drafts);
     put_back(&fleet, &mut works, &mut drafts);
     smaller_acts(&fleet, &mut works, &mut drafts);
     upgrade(&fleet, &mut works, &mut drafts);
-    take_out(&fleet, &mut works, &mut drafts);
     block_on_floors(&mut works);
     probe(&fleet, &works, &mut drafts);
     let mut plan = Plan::default();
@@ -117,6 +118,36 @@ impl ClusterWork {
     }
 }
 
+fn take_out(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_, '_>) {
+    let mut floors = Floors::new(fleet);
+    let batch = Batch::new(fleet);
+    let in_batches = |work: &ClusterWork| {
+        fleet.desire(&work.course.cluster).settings.rollout.take_out == TakeOut::Batch
+    };
+    // The batch is the app's, so all its clusters that go in batches share it.
+    let mut out: usize =
+        works.iter().filter(|work| in_batches(work)).map(ClusterWork::under_way).sum();
+    for work in works {
+        let cluster = work.course.cluster.clone();
+        let limit = if in_batches(work) { batch.limit(fleet, &cluster) } else { usize::MAX };
+        for name in work.wanting(|want| *want == Want::TakeOut) {
+            let ours = work.verdicts[&name].ours;
+            if !ours && out >= limit {
+                work.defer(&name, Wait::Batch { upgrading: out, batch: limit });
+                continue;
+            }
+            match floors.take(fleet, &cluster, &fleet.members[&name]) {
+                Err(wait) => work.defer(&name, wait),
+                Ok(()) => {
+                    drafts.order(&cluster, &fleet.members[&name], Order::Out);
+                    work.granted.insert(name);
+                    out += usize::from(!ours && limit < usize::MAX);
+                }
+            }
+        }
+    }
+}
+
 fn put_back(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_, '_>) {
     for work in works {
         let cluster = work.course.cluster.clone();
@@ -190,36 +221,6 @@ fn upgrade(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_,
                 Ok(()) => {
                     drafts.permit(&work.course, member, permit);
                     work.granted.insert(name);
-                }
-            }
-        }
-    }
-}
-
-fn take_out(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_, '_>) {
-    let mut floors = Floors::new(fleet);
-    let batch = Batch::new(fleet);
-    let in_batches = |work: &ClusterWork| {
-        fleet.desire(&work.course.cluster).settings.rollout.take_out == TakeOut::Batch
-    };
-    // The batch is the app's, so all its clusters that go in batches share it.
-    let mut out: usize =
-        works.iter().filter(|work| in_batches(work)).map(ClusterWork::under_way).sum();
-    for work in works {
-        let cluster = work.course.cluster.clone();
-        let limit = if in_batches(work) { batch.limit(fleet, &cluster) } else { usize::MAX };
-        for name in work.wanting(|want| *want == Want::TakeOut) {
-            let ours = work.verdicts[&name].ours;
-            if !ours && out >= limit {
-                work.defer(&name, Wait::Batch { upgrading: out, batch: limit });
-                continue;
-            }
-            match floors.take(fleet, &cluster, &fleet.members[&name]) {
-                Err(wait) => work.defer(&name, wait),
-                Ok(()) => {
-                    drafts.order(&cluster, &fleet.members[&name], Order::Out);
-                    work.granted.insert(name);
-                    out += usize::from(!ours && limit < usize::MAX);
                 }
             }
         }

@@ -434,7 +434,7 @@ fn in_service(servers: &Servers<'_>, goal: &Revision) -> Verdict {
 pub(super) fn keeps_others_waiting(verdict: &Verdict) -> bool {
     let under_way = match &verdict.decision {
         // What it waits for may itself wait for those that could be put back.
-        Decision::Wait { what: Wait::After { .. }, .. } => false,
+        Decision::Wait { what: Wait::After { .. } | Wait::Floor { .. }, .. } => false,
         Decision::Act(_) | Decision::Wait { .. } => true,
         Decision::Blocked(_) | Decision::Done(_) => false,
     };

@@ -44,6 +44,8 @@ pub struct Agent {
     pub wall_behind_ms: u64,
     pub service: Service,
     pub haproxy: Option<Haproxy>,
+    /// What a hand has changed since the last reading: what was there before, and when.
+    pub unseen: BTreeMap<ServerName, (AdminBits, u64)>,
     /// Its servers, as the checker was told.
     shown: BTreeMap<ServerName, ServerSeen>,
     /// Its notification services do not answer.
@@ -118,6 +120,7 @@ impl Agent {
             wall_behind_ms: 0,
             service,
             haproxy,
+            unseen: BTreeMap::new(),
             shown: BTreeMap::new(),
             mute: false,
             told: None,
@@ -370,7 +373,14 @@ impl World {
             return; // whoever asked died before it had asked
         }
         let owned = agent.disk.read::<Memory>().map(|memory| memory.owned).unwrap_or_default();
+        if let Question::Set(commands) = &question {
+            self.pass_over_unseen(name, commands);
+        }
+        let agent = self.agents.get_mut(name).expect("an agent");
         let haproxy = agent.haproxy.as_mut().expect("a HAProxy");
+        if matches!(question, Question::Read) {
+            agent.unseen.clear();
+        }
         let event = match question {
             Question::Read => Event::BalancerRead(haproxy.read().map(|mut state| {
                 let ours = |server: &ServerName| owned.values().any(|s| s.contains_key(server));

@@ -42,6 +42,8 @@ pub struct Controller {
     ledgers: BTreeMap<String, Arc<[u8]>>,
     /// It began with an empty disk and goes by what the broker has.
     blank: bool,
+    /// It did, and the broker did not have all.
+    pub forgot: bool,
 }
 
 /// What was heard of a node, to know independently of the core whether it is there.
@@ -128,6 +130,7 @@ impl World {
         let lost =
             self.controller.ledgers.iter().any(|(topic, ledger)| shown.get(topic) != Some(ledger));
         if lost {
+            self.controller.forgot = true;
             self.trace.line(self.now_ms, "what people were told is forgotten");
             self.fact(Fact::MemoryLost);
         }
@@ -296,9 +299,11 @@ impl World {
                 }
                 Effect::Log(event) => {
                     if self.trace.is_loud() {
+                        let of = event.node.as_ref().map_or("itself", NodeName::as_str);
+                        let in_cluster = event.cluster.as_ref().map_or("-", ClusterName::as_str);
                         self.trace.line(
                             self.now_ms,
-                            &format!("controller: {:?} {}", event.node, event.kind),
+                            &format!("controller: {in_cluster} {of}: {}", event.kind),
                         );
                     }
                 }

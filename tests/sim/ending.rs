@@ -256,10 +256,12 @@ fn is_tight(world: &World, stays: &Stays) -> bool {
             world.plot.webs().filter(|web| world.plot.cluster_of(web) == cluster).count()
         }
     };
-    // Where nothing was ever installed, nothing is until others have converged.
+    // Where nothing was ever installed, nothing is until others have converged; nor does anything come back to what
+    // everybody has forgotten.
     let waits = |web: &&NodeName| {
         let after = &world.plot.last_good[world.plot.cluster_of(web)].after;
-        !after.is_empty() && world.agents[*web].service.runs.is_none()
+        let forgotten = world.controller.forgot && !world.is_in_service(web);
+        !after.is_empty() && (world.agents[*web].service.runs.is_none() || forgotten)
     };
     let out = out + world.plot.webs().filter(waits).count();
     let floors = world.plot.last_good.values().filter_map(|s| s.load_balancer.as_ref());
@@ -288,17 +290,17 @@ fn in_truth(world: &World, stays: &Stays, web: &NodeName) -> Result<(), String> 
     if runs != Some(wanted) {
         return Err(format!("it runs {runs:?} and not {wanted}"));
     }
-    let server = ServerName::new(web.as_str()).expect("a name");
-    for lb in world.plot.balancers() {
-        let seen = world.agents[lb].haproxy.as_ref().expect("one").seen(&server);
-        if !seen.is_ready() {
-            return Err(format!("it is not in service at {lb}: {seen:?}"));
-        }
-    }
-    Ok(())
+    if world.is_in_service(web) { Ok(()) } else { Err("it is not in service".to_owned()) }
 }
 
 impl World {
+    fn is_in_service(&self, web: &NodeName) -> bool {
+        let server = ServerName::new(web.as_str()).expect("a name");
+        self.plot
+            .balancers()
+            .all(|lb| self.agents[lb].haproxy.as_ref().expect("one").seen(&server).is_ready())
+    }
+
     fn kill_for_good(&mut self, name: &NodeName) {
         self.run(self.now_ms + 5_000);
         self.kill_agent(name);

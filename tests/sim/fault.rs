@@ -3,6 +3,7 @@
 use evenkeel::bus::Topic;
 use evenkeel::checker::By;
 use evenkeel::model::*;
+use evenkeel::plan::ports::SetServer;
 
 use crate::broker::Client;
 use crate::plot::revision;
@@ -11,6 +12,9 @@ use crate::world::{Happening, World};
 
 /// The longest that one trouble lasts, in milliseconds: beyond every patience of the design.
 const LASTS_MS: u64 = 150_000;
+
+/// Within this time of a hand, a command that was decided on before is not to blame.
+const BLIND_MS: u64 = 50;
 
 /// Something that went wrong and that ends.
 #[derive(Debug, Clone)]
@@ -292,11 +296,27 @@ impl World {
     }
 
     pub fn set_by_hand(&mut self, lb: &NodeName, web: &NodeName, bits: u8) {
-        let haproxy = self.agents.get_mut(lb).expect("an agent").haproxy.as_mut().expect("one");
-        let server = ServerName::new(web.as_str()).expect("a name");
-        let server = haproxy.servers.get_mut(&server).expect("a server");
-        server.admin = AdminBits(bits);
+        let agent = self.agents.get_mut(lb).expect("an agent");
+        let name = ServerName::new(web.as_str()).expect("a name");
+        let servers = &mut agent.haproxy.as_mut().expect("a HAProxy").servers;
+        let server = servers.get_mut(&name).expect("a server");
+        let before = std::mem::replace(&mut server.admin, AdminBits(bits));
+        agent.unseen.entry(name).or_insert((before, self.now_ms));
         self.trace.line(self.now_ms, &format!("{web} at {lb} is set to {bits} by hand"));
+        self.tell_servers(lb, By::Hand);
+    }
+
+    /// What a hand sets between an agent's look and its command, which is not promised to last, is as if it had not been.
+    pub fn pass_over_unseen(&mut self, lb: &NodeName, commands: &[SetServer]) {
+        let agent = self.agents.get_mut(lb).expect("an agent");
+        let haproxy = agent.haproxy.as_mut().expect("a HAProxy");
+        for SetServer { server, .. } in commands {
+            let Some((before, at_ms)) = agent.unseen.remove(server) else { continue };
+            if self.now_ms - at_ms < BLIND_MS {
+                haproxy.servers.get_mut(server).expect("a server").admin = before;
+                self.trace.line(self.now_ms, &format!("{server} at {lb}: nobody saw that hand"));
+            }
+        }
         self.tell_servers(lb, By::Hand);
     }
 
