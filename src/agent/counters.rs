@@ -106,6 +106,7 @@ impl Counters {
                     Ok(()) => "delivered",
                     Err(DeliverError::Transient { .. }) => "delayed",
                     Err(DeliverError::Terminal { .. }) => "failed",
+                    Err(DeliverError::Paced { .. }) => return,
                 };
                 add(&mut self.deliveries, outcome);
             }

@@ -58,12 +58,28 @@ pub struct ControllerArgs {
     /// Where the HTTP interface listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9440")]
     http: SocketAddr,
+    /// Where people reach that interface, such as https://evenkeel.example.org; messages link there.
+    #[arg(long, value_name = "URL", value_parser = page)]
+    external_url: Option<String>,
     /// Metrics with a series per node, too: costly in a large fleet.
     #[arg(long)]
     node_metrics: bool,
     /// The fleet; part of every topic.
     #[arg(long, value_name = "NAME", default_value = "default")]
     fleet: FleetName,
+}
+
+/// The address of the page, with a slash at its end.
+fn page(text: &str) -> Result<String, String> {
+    let url: reqwest::Url = text.parse().map_err(|error| format!("{error}"))?;
+    if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
+        return Err("a URL such as https://evenkeel.example.org is wanted".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err("a URL without login, query and fragment is wanted".to_owned());
+    }
+    let url = String::from(url);
+    Ok(if url.ends_with('/') { url } else { format!("{url}/") })
 }
 
 /// Runs the controller until it is told to stop.
@@ -85,6 +101,7 @@ async fn controller(args: &ControllerArgs) -> Result<(), String> {
         desired: args.desired.clone(),
         state: args.state.clone(),
         fleet: args.fleet.clone(),
+        page: args.external_url.clone(),
         bus,
     };
     let (queries, receiver) = driver::queries();

@@ -42,6 +42,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The fleet.
     pub fleet: FleetName,
+    /// Where people find the page, with a slash at its end; goes into messages.
+    pub page: Option<String>,
     /// Where the bus is.
     pub bus: session::Config,
 }
@@ -164,7 +166,11 @@ pub async fn run(
 ) -> Result<(), ControllerError> {
     let mut store = Store::open(&config.state)?;
     let clock = Clock::new();
-    let setup = Setup { id: store.controller_id()?, started: store.started(clock.now().wall.0)? };
+    let setup = Setup {
+        id: store.controller_id()?,
+        started: store.started(clock.now().wall.0)?,
+        page: config.page.clone(),
+    };
     let (handle, mut events) = open(&config, &setup)?;
     let mut watcher = Watcher::new(&config.desired)?;
     let mut driver = Driver {

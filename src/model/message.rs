@@ -126,18 +126,49 @@ pub struct Message {
     pub priority: Priority,
     /// One line.
     pub title: String,
-    /// What happened, and what to do; a few lines.
-    pub text: String,
+    /// What happened; a few lines.
+    pub happened: String,
+    /// What to do; empty where there is nothing to do.
+    pub advice: String,
     /// The last converged revision.
     pub revision_from: Option<Revision>,
     /// The desired revision.
     pub revision_to: Revision,
     /// The first line of the commit's message; empty where there is none.
     pub commit: String,
+    /// Where the controller's page shows the cluster; empty where nobody said how people reach it.
+    pub link: String,
     /// Who is to be told.
     pub recipients: BTreeSet<RecipientName>,
     /// When it came about, for people.
     pub at: Wall,
+}
+
+impl Message {
+    /// What happened, what to do, and which change it is about: what a phone shows beside the title.
+    pub fn summary(&self) -> String {
+        lines([&self.happened, &self.advice, &self.change()])
+    }
+
+    /// The summary and the link.
+    pub fn text(&self) -> String {
+        lines([&self.summary(), &self.link])
+    }
+
+    /// From which revision to which, and why.
+    pub fn change(&self) -> String {
+        let to = &self.revision_to;
+        let change = match &self.revision_from {
+            Some(from) if from != to => format!("{from} → {to}"),
+            Some(_) | None => format!("revision {to}"),
+        };
+        if self.commit.is_empty() { change } else { format!("{change}: {}", self.commit) }
+    }
+}
+
+fn lines<const N: usize>(of: [&str; N]) -> String {
+    let lines: Vec<&str> = of.into_iter().filter(|line| !line.is_empty()).collect();
+    lines.join("\n")
 }
 
 /// The document at `notify/<node>`: the messages that this notification server is to deliver now.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+use super::pace::Rate;
 use crate::model::{Priority, RecipientName, parse_duration_ms};
 
 /// The table `[notify]`. What it says is checked by [`Services::new`](super::Services::new).
@@ -43,7 +44,7 @@ fn timeout_ms() -> u64 {
     10_000
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration_ms(&text).map_err(serde::de::Error::custom)
 }
@@ -133,6 +134,8 @@ pub struct Row {
     pub priority: Option<Scale>,
     /// How long title and text may be.
     pub limits: Option<Limits>,
+    /// How often the service may be asked; as often as there is something to say where nothing is said.
+    pub rate: Option<Rate>,
     /// What HTTP statuses mean where the usual reading is wrong.
     #[serde(default)]
     pub answers: BTreeMap<String, Meaning>,
@@ -174,6 +177,7 @@ impl Row {
             mail: own.mail.or(self.mail),
             priority: own.priority.or(self.priority),
             limits: own.limits.or(self.limits),
+            rate: own.rate.or(self.rate),
             ..self
         }
     }

@@ -6,6 +6,7 @@
 mod config;
 mod http;
 mod mail;
+mod pace;
 mod secrets;
 mod target;
 mod template;
@@ -22,6 +23,7 @@ use crate::plan::ports::{DeliverError, Notify};
 pub use config::{
     Config, ConfigError, Entries, Entry, Limits, Mail, Meaning, Row, Scalar, Scale, Unit,
 };
+pub use pace::Rate;
 use target::{Body, Target};
 
 /// The rows that are known from the start.
@@ -145,7 +147,8 @@ impl Notify for Services {
             }
         }
         let result = together(errors.into_values().collect());
-        let unfinished = matches!(result, Err(DeliverError::Transient { .. }));
+        let unfinished =
+            matches!(result, Err(DeliverError::Transient { .. } | DeliverError::Paced { .. }));
         self.keep(of, done, unfinished);
         result
     }
@@ -153,6 +156,17 @@ impl Notify for Services {
 
 impl Shared {
     async fn deliver(&self, target: &Target, message: &Message) -> Result<(), DeliverError> {
+        let Some(pace) = &target.pace else { return self.ask(target, message).await };
+        pace.take().map_err(|again_in_ms| DeliverError::Paced { again_in_ms })?;
+        let result = self.ask(target, message).await;
+        if let Err(DeliverError::Transient { retry_after_ms: Some(wait_ms), .. }) = &result {
+            // The other messages would be refused as well.
+            pace.rest(*wait_ms);
+        }
+        result
+    }
+
+    async fn ask(&self, target: &Target, message: &Message) -> Result<(), DeliverError> {
         let ca_pem = self.ca_pem.as_deref();
         if let Body::Mail(mail) = &target.body {
             return mail::deliver(target, mail, ca_pem, message, self.timeout).await;
@@ -171,9 +185,11 @@ fn together(errors: Vec<DeliverError>) -> Result<(), DeliverError> {
     }
     let mut again = false;
     let mut wait_ms = None;
+    let mut paced_ms = None;
     let mut words = Vec::new();
     for error in errors {
         match error {
+            DeliverError::Paced { again_in_ms } => paced_ms = paced_ms.max(Some(again_in_ms)),
             DeliverError::Transient { error, retry_after_ms } => {
                 again = true;
                 wait_ms = wait_ms.max(retry_after_ms);
@@ -183,10 +199,10 @@ fn together(errors: Vec<DeliverError>) -> Result<(), DeliverError> {
         }
     }
     let error = words.join("; ");
-    Err(if again {
-        DeliverError::Transient { error, retry_after_ms: wait_ms }
-    } else {
-        DeliverError::Terminal { error }
+    Err(match paced_ms {
+        _ if again => DeliverError::Transient { error, retry_after_ms: wait_ms.max(paced_ms) },
+        Some(again_in_ms) => DeliverError::Paced { again_in_ms },
+        None => DeliverError::Terminal { error },
     })
 }
 

@@ -9,26 +9,35 @@ use reqwest::Url;
 use crate::model::{Message, RecipientName};
 
 use super::config::{Entry, Limits, Meaning, Row, Scalar, Scale, Unit};
+use super::pace::{Pace, Rate};
 use super::secrets::Secrets;
 use super::template::{Json, Piece, Template, Value, fit};
 
 /// What a message offers to templates.
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 16] = [
+    "advice",
     "app",
     "at",
     "cause",
+    "change",
     "cluster",
     "commit",
+    "happened",
     "key",
+    "link",
     "priority",
     "revision_from",
     "revision_to",
+    "summary",
     "text",
     "title",
 ];
 
 /// A token or a password is far shorter; more is the wrong file.
 const PARAMETER_FILE_BYTES_MAX: u64 = 4096;
+
+/// Slower than this is no service for messages.
+const EVERY_MS_MAX: u64 = 3_600_000;
 
 /// One way to reach one recipient.
 pub(super) struct Target {
@@ -42,6 +51,8 @@ pub(super) struct Target {
     pub(super) body: Body,
     pub(super) answers: BTreeMap<u16, Meaning>,
     pub(super) secrets: Secrets,
+    /// How often it may be asked, if that is bounded.
+    pub(super) pace: Option<Pace>,
     title: Template,
     text: Template,
     parameters: BTreeMap<String, Scalar>,
@@ -88,6 +99,10 @@ impl Target {
             (None, Some(text)) => parse("url", text)?,
             (None, None) => return Err(format!("service {service:?} needs `url` or `url_file`")),
         };
+        let paced = |rate: &Rate| rate.burst > 0 && (1..=EVERY_MS_MAX).contains(&rate.every_ms);
+        if row.rate.as_ref().is_some_and(|rate| !paced(rate)) {
+            return Err("`rate` wants a `burst` of 1 or more, and an `every` of 1ms to 1h".into());
+        }
         let mut target = Target {
             recipient: recipient.clone(),
             endpoint: String::new(),
@@ -97,6 +112,7 @@ impl Target {
             body: Body::new(&row)?,
             answers: answers(&row.answers)?,
             secrets: Secrets::default(),
+            pace: row.rate.map(Pace::new),
             title: parse("title", row.title.as_deref().unwrap_or("{title}"))?,
             text: parse("text", row.text.as_deref().unwrap_or("{text}"))?,
             parameters: BTreeMap::new(),
@@ -258,17 +274,26 @@ impl Target {
     fn raw<'a>(&'a self, message: &'a Message, name: &str) -> Option<Value<'a>> {
         let text = |text: &'a str| Some(Value::Text(text.into()));
         match name {
+            "advice" => text(&message.advice),
             "app" => text(message.app.as_str()),
             "at" => Some(Value::Text(message.at.to_string().into())),
             "cause" => text(message.cause.as_str()),
+            "change" => Some(Value::Text(message.change().into())),
             "cluster" => text(message.cluster.as_str()),
             "commit" => text(&message.commit),
+            "happened" => text(&message.happened),
+            "link" => text(&message.link),
             "key" => text(&message.key.0),
             "priority" => Some(value_of(self.priority.of(message.priority))),
             "revision_from" => text(message.revision_from.as_ref().map_or("", |r| r.as_str())),
             "revision_to" => text(message.revision_to.as_str()),
-            "text" => text(&message.text),
+            "summary" => Some(Value::Text(message.summary().into())),
+            "text" => Some(Value::Text(message.text().into())),
             "title" => text(&message.title),
+            // What a tap opens is the page, where nothing else is given.
+            "click" if !self.parameters.contains_key(name) => {
+                Some(&message.link).filter(|link| !link.is_empty()).and_then(|link| text(link))
+            }
             parameter => self.parameters.get(parameter).map(value_of),
         }
     }

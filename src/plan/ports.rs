@@ -194,6 +194,12 @@ pub enum DeliverError {
         /// How long the service asks us to wait, in milliseconds, if it does.
         retry_after_ms: Option<u64>,
     },
+    /// It was not tried: the service has been asked as often as it allows.
+    #[error("the service has been asked as often as it allows")]
+    Paced {
+        /// When it may be asked again, in milliseconds from now.
+        again_in_ms: u64,
+    },
     /// It will not: unknown recipient, rejected by the service.
     #[error("{error}")]
     Terminal {

@@ -31,6 +31,8 @@ pub struct Telling<'a> {
     pub completed: Option<(&'a RolloutId, Option<&'a Revision>)>,
     /// The commit behind the settings.
     pub commit: Option<&'a Commit>,
+    /// Where people find the page, with a slash at its end, if anybody said so.
+    pub page: Option<&'a str>,
     /// To show.
     pub wall: Wall,
 }
@@ -84,29 +86,30 @@ impl Telling<'_> {
         let text = format!("All {} nodes are in service.", self.plan.converged);
         let from = from.cloned();
         let kind = NotifyOn::Completed;
-        self.post(ledger, rollout, Cause::Completed, kind, Priority::Normal, title, text, from);
+        let words = Words { title, happened: text, advice: "" };
+        self.post(ledger, rollout, Cause::Completed, kind, Priority::Normal, words, from);
         true
     }
 
     fn begin(&self, ledger: &mut ClusterLedger, cause: Cause, text: &str) {
         let (what, advice) = headline(cause);
         let title = format!("{}/{}: {what}", self.app, self.cluster);
-        let text = format!("{text}\n{advice}");
+        let words = Words { title, happened: text.to_owned(), advice };
         let rollout = self.plan.rollout.clone();
         let from = ledger.converged.as_ref().map(|c| c.revision.clone());
         let kind = NotifyOn::Failed;
-        let key = self.post(ledger, &rollout, cause, kind, Priority::High, title, text, from);
+        let key = self.post(ledger, &rollout, cause, kind, Priority::High, words, from);
         ledger.told.insert(cause, Told { key, rollout });
     }
 
     fn end(&self, ledger: &mut ClusterLedger, cause: Cause) {
         let (what, _) = headline(cause);
         let title = format!("{}/{} recovered", self.app, self.cluster);
-        let text = format!("It is over: {what}.");
+        let words = Words { title, happened: format!("It is over: {what}."), advice: "" };
         let rollout = self.plan.rollout.clone();
         let from = ledger.converged.as_ref().map(|c| c.revision.clone());
         let kind = NotifyOn::Recovered;
-        self.post(ledger, &rollout, cause, kind, Priority::Normal, title, text, from);
+        self.post(ledger, &rollout, cause, kind, Priority::Normal, words, from);
     }
 
     /// Puts a message into the ledger if anybody wants to hear of it. The key is the same whoever
@@ -119,8 +122,7 @@ impl Telling<'_> {
         cause: Cause,
         kind: NotifyOn,
         priority: Priority,
-        title: String,
-        text: String,
+        words: Words,
         revision_from: Option<Revision>,
     ) -> MessageKey {
         let word = match kind {
@@ -150,11 +152,13 @@ impl Telling<'_> {
                     cause,
                     kind,
                     priority,
-                    title,
-                    text,
+                    title: words.title,
+                    happened: words.happened,
+                    advice: words.advice.to_owned(),
                     revision_from,
                     revision_to: self.settings.revision.clone(),
                     commit: self.commit.map(|c| c.subject.clone()).unwrap_or_default(),
+                    link: self.link(),
                     recipients: policy.recipients.clone(),
                     at: self.wall,
                 },
@@ -162,6 +166,17 @@ impl Telling<'_> {
         }
         key
     }
+
+    fn link(&self) -> String {
+        self.page.map_or_else(String::new, |page| format!("{page}#{}/{}", self.app, self.cluster))
+    }
+}
+
+/// What a message says.
+struct Words {
+    title: String,
+    happened: String,
+    advice: &'static str,
 }
 
 /// What happened, and what to do about it.

@@ -20,6 +20,11 @@ use crate::parts::receiver::{Answer, Receiver, Request};
 /// Everything that some format must escape.
 const NASTY: &str = "a \"quoted\" \\ line\r\nX-Evil: 1\n& <b> {title} {} 100% + ünïcödé 🚀";
 
+const LINK: &str = "https://evenkeel.example.org/#shop/alfa";
+
+/// What a phone shows of [`message`] beside its title.
+const SUMMARY: &str = "web3 failed.\nFix it, then change `retry`.\n1.4.1 → 1.4.2: Cut the cache";
+
 fn message() -> Message {
     Message {
         key: MessageKey("shop.alfa.0a1b2c.failed.7".into()),
@@ -30,7 +35,9 @@ fn message() -> Message {
         kind: NotifyOn::Failed,
         priority: Priority::High,
         title: "shop alfa: failed".into(),
-        text: "web3 failed.\nFix it, then change `retry`.".into(),
+        happened: "web3 failed.".into(),
+        advice: "Fix it, then change `retry`.".into(),
+        link: LINK.into(),
         revision_from: Some(Revision::new("1.4.1").unwrap()),
         revision_to: Revision::new("1.4.2").unwrap(),
         commit: "Cut the cache".into(),
@@ -40,7 +47,7 @@ fn message() -> Message {
 }
 
 fn nasty() -> Message {
-    Message { title: NASTY.into(), text: NASTY.into(), commit: NASTY.into(), ..message() }
+    Message { title: NASTY.into(), happened: NASTY.into(), commit: NASTY.into(), ..message() }
 }
 
 fn oncall() -> RecipientName {
@@ -100,7 +107,7 @@ async fn ntfy_gets_its_json() {
     let expected = json!({
         "topic": "ops",
         "title": "shop alfa: failed",
-        "message": "web3 failed.\nFix it, then change `retry`.",
+        "message": SUMMARY,
         "priority": 5,
         "click": "https://example.org/",
     });
@@ -109,9 +116,47 @@ async fn ntfy_gets_its_json() {
 
 #[tokio::test]
 async fn what_is_optional_and_not_given_is_left_out() {
-    let request = delivered("", NTFY, &message()).await;
+    let nowhere = Message { link: String::new(), ..message() };
+    let request = delivered("", NTFY, &nowhere).await;
     assert!(!request.headers.contains_key("authorization"));
     assert!(request.json().get("click").is_none());
+    let request = delivered("", NTFY, &message()).await;
+    assert_eq!(request.json()["click"], LINK);
+}
+
+#[tokio::test]
+async fn an_entry_says_it_in_its_own_words() {
+    let fields = "service = 'slack'\ntitle = '{app}'\n\
+                  text = '{cluster} {revision_from}>{revision_to} {commit}: {happened} {advice} {link}'";
+    let request = delivered("/hook", fields, &message()).await;
+    let text = "*shop*\nalfa 1.4.1>1.4.2 Cut the cache: web3 failed. Fix it, then change `retry`. ";
+    // The operator's own words are not spelled otherwise, the message's are.
+    assert_eq!(request.json(), json!({ "text": format!("{text}{LINK}") }));
+}
+
+#[tokio::test]
+async fn a_service_is_asked_as_often_as_it_allows() {
+    let receiver = Receiver::answering(Answer::status(200, "ok"));
+    let fields = "service = 'webhook'\nrate = { burst = 2, every = '1h' }";
+    let services = services(&entry(&receiver, "/hook", fields));
+    for _ in 0..2 {
+        services.deliver(&oncall(), &message()).await.expect("delivered");
+    }
+    let DeliverError::Paced { again_in_ms } = refused(&services).await else {
+        panic!("it was asked a third time");
+    };
+    assert!((3_000_000..=3_600_000).contains(&again_in_ms), "{again_in_ms}");
+    assert_eq!(receiver.wait_for(2).len(), 2);
+}
+
+#[tokio::test]
+async fn who_wants_rest_is_left_alone_by_every_message() {
+    let answer = Answer::Full(429, vec![("Retry-After", "3600".into())], String::new());
+    let receiver = Receiver::answering(answer);
+    let services = services(&entry(&receiver, "", NTFY));
+    assert!(matches!(refused(&services).await, DeliverError::Transient { .. }));
+    assert!(matches!(refused(&services).await, DeliverError::Paced { .. }));
+    assert_eq!(receiver.wait_for(1).len(), 1);
 }
 
 #[tokio::test]
@@ -123,8 +168,9 @@ async fn pushover_gets_its_form() {
         ("token", "azGDORePK8gMaC0QOYAMyEEuzJnyUi"),
         ("user", "uQiRzpo4DXghDmr9QzzfQu27cmVRsG"),
         ("title", "shop alfa: failed"),
-        ("message", "web3 failed.\nFix it, then change `retry`."),
+        ("message", SUMMARY),
         ("priority", "1"),
+        ("url", LINK),
     ]);
     assert_eq!(request.form(), expected);
 }
@@ -137,18 +183,21 @@ async fn prowl_gets_its_form() {
         ("apikey", "0123456789abcdef0123456789abcdef01234567"),
         ("application", "evenkeel"),
         ("event", "shop alfa: failed"),
-        ("description", "web3 failed.\nFix it, then change `retry`."),
+        ("description", SUMMARY),
         ("priority", "1"),
+        ("url", LINK),
     ]);
     assert_eq!(request.form(), expected);
 }
 
 #[tokio::test]
 async fn slack_gets_its_json_with_entities() {
-    let message = Message { title: "a & b".into(), text: "<!channel> {x}".into(), ..message() };
+    let message = Message { title: "a & b".into(), happened: "<!channel> {x}".into(), ..message() };
     let request = delivered("/services/T0/B0/xyz", "service = 'slack'", &message).await;
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/services/T0/B0/xyz"));
-    assert_eq!(request.json(), json!({ "text": "*a &amp; b*\n&lt;!channel&gt; {x}" }));
+    let text = "*a &amp; b*\n&lt;!channel&gt; {x}\nFix it, then change `retry`.\n\
+                1.4.1 → 1.4.2: Cut the cache\nhttps://evenkeel.example.org/#shop/alfa";
+    assert_eq!(request.json(), json!({ "text": text }));
 }
 
 #[tokio::test]
@@ -162,7 +211,10 @@ async fn webhooks_get_everything_and_a_key() {
         "cause": "failed",
         "priority": "high",
         "title": "shop alfa: failed",
-        "text": "web3 failed.\nFix it, then change `retry`.",
+        "text": format!("{SUMMARY}\n{LINK}"),
+        "happened": "web3 failed.",
+        "advice": "Fix it, then change `retry`.",
+        "link": LINK,
         "revision_from": "1.4.1",
         "revision_to": "1.4.2",
         "commit": "Cut the cache",
@@ -192,10 +244,11 @@ async fn an_entry_can_make_a_webhook_its_own() {
 #[tokio::test]
 async fn values_are_escaped_for_where_they_go() {
     let json = delivered("", NTFY, &nasty()).await.json();
-    assert_eq!((json["title"].as_str(), json["message"].as_str()), (Some(NASTY), Some(NASTY)));
+    let summary = nasty().summary();
+    assert_eq!((json["title"].as_str(), json["message"].as_str()), (Some(NASTY), Some(&*summary)));
     for (fields, title, text) in [(PUSHOVER, "title", "message"), (PROWL, "event", "description")] {
         let form = delivered("", fields, &nasty()).await.form();
-        assert_eq!((form[title].as_str(), form[text].as_str()), (NASTY, NASTY));
+        assert_eq!((form[title].as_str(), form[text].as_str()), (NASTY, &*summary));
     }
 }
 
@@ -215,7 +268,7 @@ async fn priorities_are_the_services_own() {
 
 #[tokio::test]
 async fn long_messages_are_cut_to_what_the_service_takes() {
-    let long = Message { title: "ü".repeat(2000), text: "ü".repeat(80_000), ..message() };
+    let long = Message { title: "ü".repeat(2000), happened: "ü".repeat(80_000), ..message() };
     let bytes = |text: &str, max: usize| {
         assert!(
             text.ends_with("ü…") && text.len() <= max && text.len() > max - 3,

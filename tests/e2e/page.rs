@@ -84,6 +84,26 @@ fn a_rollout_from_start_to_end() {
 }
 
 #[test]
+fn a_message_links_to_its_cluster() {
+    let scene = Plot::new(Broker::Embedded).start();
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    scene.write_cluster("bravo", "revision = \"2\"");
+    scene.told(&["shop/bravo is at 2"]);
+    let message = scene.receiver.requests().remove(0).json();
+    assert_eq!(message["link"], format!("{}#shop/bravo", scene.url()));
+    let text = format!("All 4 nodes are in service.\n1 → 2\n{}#shop/bravo", scene.url());
+    assert_eq!(message["text"], text);
+    let mut browser = Browser::start();
+    browser.open(message["link"].as_str().expect("a link"), &phone());
+    browser.until("document.activeElement.textContent === 'bravo'");
+    browser.until("document.activeElement.getBoundingClientRect().top < 200");
+    browser.run("location.hash = '#shop/alfa'");
+    browser.until("document.activeElement.textContent === 'alfa'");
+    browser.is_fine();
+}
+
+#[test]
 fn over_a_restart_of_the_controller() {
     let mut scene = Plot::new(Broker::Mosquitto).start();
     scene.converged("alfa", "1");

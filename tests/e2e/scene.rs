@@ -339,6 +339,7 @@ impl Scene {
         command.arg("--desired").arg(self.folder.join("desired"));
         command.arg("--state").arg(self.folder.join("state/controller"));
         command.arg("--http").arg(format!("127.0.0.1:{}", self.http));
+        command.arg("--external-url").arg(self.url());
         match self.plot.broker {
             Broker::Embedded => {
                 command.arg("--bus-listen").arg(format!("127.0.0.1:{}", self.bus));

@@ -105,7 +105,7 @@ impl State {
         control.starts += 1;
         control.heard.clear();
         let id = ControllerId::new(format!("c{}", control.identity)).expect("an id");
-        let setup = Setup { id, started: control.starts };
+        let setup = Setup { id, started: control.starts, page: None };
         let files = control.disk.clone().into_iter().collect();
         control.core = Some(Core::new(setup, files));
         self.fact(Fact::Restarted);

@@ -26,7 +26,7 @@ const commands = {
       if (message.type() === 'error' && !/net::ERR_|503/.test(text)) wrong.push(text);
     });
     page.on('request', (request) => {
-      if (!request.url().startsWith(url)) wrong.push(`asks elsewhere: ${request.url()}`);
+      if (!request.url().startsWith(url.split('#')[0])) wrong.push(`asks elsewhere: ${request.url()}`);
     });
     await page.goto(url);
   },

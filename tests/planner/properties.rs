@@ -169,7 +169,7 @@ fn inputs(world: &World) -> Vec<Input> {
 fn told(inputs: Vec<Input>) -> (Vec<Effect>, Option<Mono>, String) {
     let id = ControllerId::new("me").unwrap();
     let now = Now { mono: Mono(1_000_000), wall: Wall(1) };
-    let mut core = Core::new(Setup { id, started: 1 }, Vec::new());
+    let mut core = Core::new(Setup { id, started: 1, page: None }, Vec::new());
     core.step(now, Input::Connected { connection: 1 });
     for input in inputs {
         core.step(now, input);

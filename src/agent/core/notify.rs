@@ -4,6 +4,7 @@
 //! passes by is left alone until it is handed out anew: whoever asks for that can then give it to somebody else, and
 //! nobody is told twice.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Step;
@@ -24,7 +25,7 @@ const TRIES: u32 = 3;
 /// Deliveries under way at once; each takes a connection.
 const UNDER_WAY_MAX: usize = 8;
 
-/// Messages of a mailbox that are worked on, in the order of their keys; the rest waits.
+/// Messages of a mailbox that are worked on, urgent ones first, then old ones; the rest waits.
 const MESSAGES_MAX: usize = 256;
 
 /// The mailbox.
@@ -88,6 +89,12 @@ impl Post {
                 log_failure(step, &place, &error, None);
                 ReceiptOutcome::Failed(error)
             }
+            Err(DeliverError::Paced { again_in_ms }) => {
+                let tries = self.tries.entry(place).or_default();
+                tries.under_way = false;
+                tries.again_at = Some(step.now.mono.plus_ms(again_in_ms.min(ASKED_MS_MAX)));
+                return;
+            }
             Err(DeliverError::Transient { error, retry_after_ms }) => {
                 self.failed(step, place, error, retry_after_ms);
                 return;
@@ -100,7 +107,9 @@ impl Post {
     /// Starts deliveries, and publishes receipts of what is on disk.
     pub(super) fn advance(&mut self, step: &mut Step, connected: bool) {
         let Some(mailbox) = self.mailbox.take() else { return };
-        for message in mailbox.messages.values().take(MESSAGES_MAX) {
+        let mut messages: Vec<&Message> = mailbox.messages.values().collect();
+        messages.sort_by_key(|message| (Reverse(message.priority), message.at));
+        for message in messages.into_iter().take(MESSAGES_MAX) {
             if !step.stopping {
                 self.deliver(step, message);
             }

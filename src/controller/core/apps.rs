@@ -253,7 +253,8 @@ impl Core {
         });
         let mut ledgers = std::mem::take(&mut plan.ledgers);
         let mut due = plan.look_again_ms.map(|ms| now.mono.plus_ms(ms));
-        due = earliest(due, app.tell_people(now, name, &plan, &mut ledgers));
+        let page = self.setup.page.as_deref();
+        due = earliest(due, app.tell_people(now, (name, page), &plan, &mut ledgers));
         let events = std::mem::take(&mut plan.events);
         let assignments = std::mem::take(&mut plan.assignments);
         let moved = app.moved(now, &plan);
@@ -322,7 +323,7 @@ impl App {
     fn tell_people(
         &mut self,
         now: Now,
-        name: &AppName,
+        (name, page): (&AppName, Option<&str>),
         plan: &Plan,
         ledgers: &mut BTreeMap<ClusterName, ClusterLedger>,
     ) -> Option<Mono> {
@@ -365,6 +366,7 @@ impl App {
                 ended: &ended,
                 completed,
                 commit: self.commit.as_ref(),
+                page,
                 wall: now.wall,
             };
             if telling.tell(&mut ledger) {

@@ -41,6 +41,8 @@ pub struct Setup {
     pub id: ControllerId,
     /// When this process started, in wall milliseconds, later than any earlier start.
     pub started: u64,
+    /// Where people find the page, with a slash at its end; goes into messages.
+    pub page: Option<String>,
 }
 
 /// What happens.

@@ -192,9 +192,20 @@ function draw() {
   rove(fleet);
   drawNode();
   tick();
+  if (sought === null) seek();
 }
 
 let lanes = 0;
+let sought = null;
+
+// A message links to its cluster: #app/cluster.
+function seek() {
+  sought = location.hash.slice(1);
+  const lane = [...document.querySelectorAll('[data-place]')].find((one) => one.dataset.place === sought);
+  if (!lane) return;
+  lane.scrollIntoView();
+  lane.querySelector('h3').focus({ preventScroll: true });
+}
 
 function newApp(app) {
   const section = make('section', 'app');
@@ -214,7 +225,7 @@ function drawApp(section, name, app) {
   drawBalancers(lbs, app.balancers);
   const shown = names(app.clusters);
   const keys = [...shown.map((cluster) => `c ${cluster}`), ...(Object.keys(app.unclaimed).length ? ['unclaimed'] : [])];
-  const drawn = keyed(all, keys, (key) => newLane(key === 'unclaimed' ? 'in no cluster' : key.slice(2)));
+  const drawn = keyed(all, keys, (key) => newLane(name, key === 'unclaimed' ? 'in no cluster' : key.slice(2)));
   for (const cluster of shown) drawLane(drawn.get(`c ${cluster}`), name, app.clusters[cluster]);
   const unclaimed = drawn.get('unclaimed');
   if (unclaimed) drawCells(unclaimed.lastElementChild, name, app.unclaimed);
@@ -262,12 +273,14 @@ function gauge() {
   return svg;
 }
 
-function newLane(name) {
+function newLane(app, name) {
   const lane = make('section', 'lane');
   const head = make('div', 'lane-head');
   const top = make('div', 'lane-title');
   const heading = make('h3', '', name);
   heading.id = `lane-${lanes += 1}`;
+  heading.tabIndex = -1;
+  lane.dataset.place = `${app}/${name}`;
   lane.setAttribute('aria-labelledby', heading.id);
   top.append(heading, make('span', 'word'), make('span', 'target'));
   const progress = make('div', 'progress');
@@ -512,6 +525,7 @@ function row(name, text) {
   say(value, text);
 }
 
+addEventListener('hashchange', seek);
 document.addEventListener('keydown', onKey);
 document.addEventListener('click', (event) => {
   const cell = event.target.closest('.cell');

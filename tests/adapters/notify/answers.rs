@@ -20,6 +20,7 @@ fn classed(error: DeliverError) -> (bool, Option<u64>, String) {
     match error {
         DeliverError::Transient { error, retry_after_ms } => (true, retry_after_ms, error),
         DeliverError::Terminal { error } => (false, None, error),
+        DeliverError::Paced { again_in_ms } => panic!("paced: {again_in_ms} ms"),
     }
 }
 
@@ -27,7 +28,9 @@ fn classed(error: DeliverError) -> (bool, Option<u64>, String) {
 async fn statuses_decide_about_another_try() {
     // It answers with the status that the message asks for.
     let receiver = Receiver::start(|request| {
-        let status = request.json()["message"].as_str().unwrap().parse().unwrap();
+        let json = request.json();
+        let happened = json["message"].as_str().unwrap().lines().next().unwrap();
+        let status = happened.parse().unwrap();
         Answer::status(status, "no\nway")
     });
     let services = services(&entry(&receiver, "", NTFY));
@@ -45,7 +48,7 @@ async fn statuses_decide_about_another_try() {
         (503, true),
         (507, true),
     ] {
-        let message = Message { text: status.to_string(), ..message() };
+        let message = Message { happened: status.to_string(), ..message() };
         let error = services.deliver(&oncall(), &message).await.unwrap_err();
         let (transient, wait, error) = classed(error);
         assert_eq!((transient, wait), (again, None), "{error}");

@@ -50,6 +50,14 @@ fn mistakes_are_named_at_the_start() {
             "service = 'webhook'\nurl = 'http://localhost'\nbody = ''\nform = {}",
             "only one of `json`, `form`",
         ),
+        (
+            "service = 'ntfy'\ntopic = 'x'\nrate = { burst = 0, every = '1s' }",
+            "`rate` wants a `burst` of 1 or more",
+        ),
+        (
+            "service = 'ntfy'\ntopic = 'x'\nrate = { burst = 1, every = '2h' }",
+            "an `every` of 1ms to 1h",
+        ),
         ("service = 'slack'", "service \"slack\" needs `url` or `url_file`"),
         (
             "service = 'slack'\nurl = 'x'\nurl_file = '/dev/null'",

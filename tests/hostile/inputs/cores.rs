@@ -49,7 +49,7 @@ pub fn controller(document: &Document) {
 
 fn new_controller() -> Core {
     let id = ControllerId::new("me").expect("a name");
-    Core::new(Setup { id, started: 1_767_225_600_000 }, Vec::new())
+    Core::new(Setup { id, started: 1_767_225_600_000, page: None }, Vec::new())
 }
 
 fn live(core: &mut Core, heard: Vec<(Document, bool)>) {

@@ -26,7 +26,9 @@ fn message(text: &str, recipients: &[&str]) -> Message {
         kind: NotifyOn::Completed,
         priority: Priority::Low,
         title: "done".into(),
-        text: "done".into(),
+        happened: "done".into(),
+        advice: String::new(),
+        link: String::new(),
         revision_from: None,
         revision_to: revision("2"),
         commit: String::new(),
@@ -89,6 +91,31 @@ fn every_recipient_gets_it_once_and_the_receipt_follows_the_disk() {
     }))]);
     assert!(rig.deliveries.is_empty(), "nor after a restart");
     assert_eq!(rig.receipts, [receipt.clone(), receipt], "the receipt may have been lost");
+}
+
+#[test]
+fn what_a_service_is_spared_counts_as_no_try() {
+    let mut rig = server();
+    rig.send(mailbox(&[message("k1", &["anna"])]));
+    for _ in 0..10 {
+        ends(&mut rig, Err(DeliverError::Paced { again_in_ms: 5_000 }));
+        assert!(rig.deliveries.is_empty());
+        rig.pass(5_000);
+    }
+    assert!(rig.receipts.is_empty(), "nothing has failed");
+    ends(&mut rig, Ok(()));
+    assert_eq!(rig.receipts[0].outcomes, outcomes(&[("anna", ReceiptOutcome::Delivered)]));
+}
+
+#[test]
+fn what_is_urgent_goes_first_and_what_is_old_before_what_is_new() {
+    let mut rig = server();
+    let of =
+        |key: &str, priority, at| Message { priority, at: Wall(at), ..message(key, &["anna"]) };
+    let (low, high) = (Priority::Low, Priority::High);
+    rig.send(mailbox(&[of("a", low, 3), of("b", low, 2), of("c", high, 4), of("d", high, 1)]));
+    let order: Vec<&str> = rig.deliveries.iter().map(|(_, m)| m.key.0.as_str()).collect();
+    assert_eq!(order, ["d", "c", "b", "a"]);
 }
 
 #[test]

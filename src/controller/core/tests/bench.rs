@@ -171,7 +171,7 @@ impl Bench {
             retained.insert(topic, Document::Report(Box::new(report)));
         }
         Self {
-            core: Core::new(Setup { id: id("me"), started: 1 }, Vec::new()),
+            core: Core::new(Setup { id: id("me"), started: 1, page: None }, Vec::new()),
             now: Now { mono: Mono(1_000_000), wall: Wall(1) },
             disk: BTreeMap::new(),
             disk_full: false,
@@ -199,7 +199,7 @@ impl Bench {
     pub fn restart(&mut self) {
         self.starts += 1;
         let files = self.disk.values().cloned().collect();
-        self.core = Core::new(Setup { id: id("me"), started: self.starts }, files);
+        self.core = Core::new(Setup { id: id("me"), started: self.starts, page: None }, files);
         self.waiting.clear();
         self.resigned = None;
     }
