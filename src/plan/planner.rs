@@ -306,7 +306,9 @@ fn converge(fleet: &Fleet<'_>, work: &mut ClusterWork) {
                 | Decision::Blocked(_) => false,
             }
     };
-    if work.gate.absent.is_some() || !work.verdicts.iter().all(fine) {
+    // Held nodes are not missing, but where nobody is there at all, nothing is proven.
+    let nobody = !work.verdicts.keys().any(|name| fleet.members[name].is_present());
+    if nobody || work.gate.absent.is_some() || !work.verdicts.iter().all(fine) {
         return;
     }
     work.converged = aim == settings.revision;

@@ -228,6 +228,9 @@ impl World {
             agent.backlog.extend(events);
             return;
         }
+        if events.iter().any(|event| matches!(event, Event::Persisted { .. })) {
+            agent.disk.flushed();
+        }
         let effects = core.step_all(now, events);
         let wake = core.next_wake();
         let life = agent.life;
@@ -338,8 +341,9 @@ impl World {
             }
             Effect::RunCheck { app, run, check } => {
                 self.fact(Fact::CheckStarted { node: name.clone(), check: check.clone() });
-                let ms = self.rng.u64(5..400);
-                self.after(ms, Happening::CheckEnds { node: name.clone(), life, app, run, check });
+                let plugin = self.agents[name].service.plugin;
+                let (ms, node) = (plugin.takes_ms(&mut self.rng), name.clone());
+                self.after(ms, Happening::CheckEnds { node, life, app, run, check, plugin });
             }
             Effect::ReadBalancer => self.ask(name, life, Question::Read),
             Effect::SetBalancer(commands) => self.ask(name, life, Question::Set(commands)),

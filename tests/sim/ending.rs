@@ -8,6 +8,7 @@ use evenkeel::plan::Phase;
 
 use crate::mutant::Mutant;
 use crate::plot::revision;
+use crate::plugin::Plugin;
 use crate::service::Bad;
 use crate::world::World;
 
@@ -145,7 +146,8 @@ fn make_stay(world: &mut World, stays: &Stays) {
             world.agents.get_mut(web).expect("an agent").service.bad = Some(Bad::Fails);
         }
         Stays::Overloaded(web) => {
-            world.agents.get_mut(web).expect("an agent").service.overloaded = true;
+            let plugin = Plugin::bad(&mut world.rng);
+            world.agents.get_mut(web).expect("an agent").service.plugin = plugin;
         }
     }
 }

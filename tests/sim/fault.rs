@@ -7,6 +7,7 @@ use evenkeel::plan::ports::SetServer;
 
 use crate::broker::Client;
 use crate::plot::revision;
+use crate::plugin::Plugin;
 use crate::service::Bad;
 use crate::world::{Happening, World};
 
@@ -116,7 +117,8 @@ impl World {
                 Trouble::Silent(web)
             }
             8 | 9 => {
-                self.agents.get_mut(&web).expect("an agent").service.overloaded = true;
+                self.agents.get_mut(&web).expect("an agent").service.plugin =
+                    Plugin::bad(&mut self.rng);
                 Trouble::Overloaded(web)
             }
             10..=12 => {
@@ -229,7 +231,7 @@ impl World {
                 self.agents.get_mut(&web).expect("an agent").service.silent = false
             }
             Trouble::Overloaded(web) => {
-                self.agents.get_mut(&web).expect("an agent").service.overloaded = false;
+                self.agents.get_mut(&web).expect("an agent").service.plugin = Plugin::Fine;
             }
             Trouble::Bad(web) => self.agents.get_mut(&web).expect("an agent").service.bad = None,
             Trouble::FullDisk(client) => self.fill_disk(&client, false),
@@ -403,7 +405,7 @@ impl World {
             agent.disk.full = false;
             agent.mute = false;
             agent.service.silent = false;
-            agent.service.overloaded = false;
+            agent.service.plugin = Plugin::Fine;
             agent.service.bad = None;
             if agent.haproxy.as_ref().is_some_and(|haproxy| haproxy.down) {
                 self.mend(Trouble::HaproxyDown(name.clone()));

@@ -18,6 +18,7 @@ mod fault;
 mod haproxy;
 mod mutant;
 mod plot;
+mod plugin;
 mod service;
 mod trace;
 mod wire;

@@ -7,6 +7,7 @@ use evenkeel::checker::{By, Fact};
 use evenkeel::model::*;
 use evenkeel::plan::ports::UpgradeError;
 
+use crate::plugin::Plugin;
 use crate::world::{Happening, World};
 
 /// How deploy commands, or checks, go wrong.
@@ -31,8 +32,8 @@ pub struct Service {
     /// It does not answer the load balancers.
     pub ill: bool,
     pub bad: Option<Bad>,
-    /// Its checks are not OK.
-    pub overloaded: bool,
+    /// How its checks end.
+    pub plugin: Plugin,
     /// The deploy command that has the lock.
     job: Option<(u64, Job)>,
     /// Those that wait for it.
@@ -175,17 +176,14 @@ impl World {
         life: u64,
         app: AppName,
         run: u64,
-        check: CheckName,
+        (check, plugin): (CheckName, Plugin),
     ) {
         if self.agents[name].life != life || self.agents[name].core.is_none() {
             return;
         }
-        let ok = !self.agents[name].service.overloaded;
         let node = name.clone();
-        self.fact(Fact::CheckEnded { node, check: check.clone(), ok });
-        let status = if ok { CheckStatus::Ok } else { CheckStatus::Critical };
-        let (text, performance) = ("load".to_owned(), String::new());
-        let result = CheckResult { status, text, performance, took_ms: 1 };
+        self.fact(Fact::CheckEnded { node, check: check.clone(), ok: plugin.is_ok() });
+        let result = plugin.result();
         self.answer(name, life, Event::CheckEnded { app, run, check, result });
     }
 

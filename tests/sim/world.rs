@@ -16,6 +16,7 @@ use crate::control::Controller;
 use crate::fault::Trouble;
 use crate::mutant::Mutant;
 use crate::plot::Plot;
+use crate::plugin::Plugin;
 use crate::trace::Trace;
 use crate::wire::{Network, Packet};
 
@@ -91,6 +92,7 @@ pub enum Happening {
         app: AppName,
         run: u64,
         check: CheckName,
+        plugin: Plugin,
     },
     /// A notification service has a message.
     Delivers {
@@ -269,8 +271,8 @@ impl World {
             Happening::Haproxy { node, life, question } => self.at_haproxy(&node, life, question),
             Happening::JobBegins { node, job } => self.job_begins(&node, job),
             Happening::JobEnds { node, job } => self.job_ends(&node, job),
-            Happening::CheckEnds { node, life, app, run, check } => {
-                self.check_ends(&node, life, app, run, check);
+            Happening::CheckEnds { node, life, app, run, check, plugin } => {
+                self.check_ends(&node, life, app, run, (check, plugin));
             }
             Happening::Delivers { node, life, recipient, message } => {
                 self.delivers(&node, life, recipient, *message);

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Effect;
 use super::note::Note;
-use super::orders::{Need, Ordered, Place, collect, need};
+use super::observed::{Observed, Tracked};
+use super::orders::{Need, Ordered, Place, Sent, collect, need};
 use super::ownership::{disown, log_record};
 use super::{BalancerSetup, Step};
 use crate::model::{
     AppName, Assignment, BackendName, BackendSeen, BalancerReport, Mono, Order, RefusalReason,
-    ServerName, ServerReport, ServerSeen,
+    ServerName, ServerReport,
 };
 use crate::plan::ports::{BalancerError, BalancerState, ProcessId, SetServer, SetState};
 
@@ -45,8 +46,8 @@ pub(super) struct Balancer {
     dump_at: Option<Mono>,
     dump_failed: bool,
     attempts: BTreeMap<Place, Try>,
-    /// Taken for ours in this life, and no maintenance has been set since.
-    unset: BTreeSet<Place>,
+    /// Taken for ours in this life, with what has been sent since, up to maintenance.
+    sent: BTreeMap<Place, Sent>,
     /// When the drains that have begun end.
     drains: BTreeMap<Place, Mono>,
     /// The next of them.
@@ -67,23 +68,6 @@ enum Asking {
     Dump,
 }
 
-/// The last observation.
-#[derive(Debug, Clone)]
-struct Observed {
-    begun: u64,
-    at: Mono,
-    process: ProcessId,
-    backends: BTreeMap<BackendName, BTreeMap<ServerName, Tracked>>,
-}
-
-/// A server, and for how long it has been as it is.
-#[derive(Debug, Clone)]
-struct Tracked {
-    seen: ServerSeen,
-    ready_since: Option<Mono>,
-    clear_since: Option<Mono>,
-}
-
 /// A write that has been sent for a server and is not known to have worked.
 #[derive(Debug, Clone)]
 struct Try {
@@ -91,12 +75,6 @@ struct Try {
     process: ProcessId,
     at: Mono,
     error: Option<String>,
-}
-
-impl Observed {
-    fn server(&self, place: &Place) -> Option<&ServerSeen> {
-        Some(&self.backends.get(&place.0)?.get(&place.1)?.seen)
-    }
 }
 
 impl Balancer {
@@ -114,7 +92,7 @@ impl Balancer {
             dump_at: None,
             dump_failed: false,
             attempts: BTreeMap::new(),
-            unset: BTreeSet::new(),
+            sent: BTreeMap::new(),
             drains: BTreeMap::new(),
             drain_ends: None,
             refusals: BTreeMap::new(),
@@ -251,9 +229,7 @@ impl Balancer {
                     written.holding(backend, name).is_some_and(|w| w.owned == ours.owned)
                 })
                 .map(|ours| ours.owned.clone());
-            let since =
-                if tracked.seen.is_ready() { tracked.ready_since } else { tracked.clear_since };
-            let steady_for_ms = since.map_or(0, |since| at.since_ms(since));
+            let steady_for_ms = tracked.steady_for_ms(at);
             ServerReport { seen: tracked.seen.clone(), owned, steady_for_ms }
         };
         let mut backends: BTreeMap<BackendName, BackendSeen> = BTreeMap::new();
@@ -294,32 +270,11 @@ impl Balancer {
         if process_changed {
             step.log(Note::ProcessChanged { process: state.process.0 });
         }
-        let mut changed = process_changed;
-        let mut track = |backend: &BackendName, name: &ServerName, seen: ServerSeen| {
-            let known = before.as_ref().and_then(|before| before.backends.get(backend)?.get(name));
-            changed |= known.is_none_or(|known| is_dumped_otherwise(&known.seen, &seen));
-            let since = |holds: bool, known: Option<Mono>| holds.then(|| known.unwrap_or(at));
-            Tracked {
-                ready_since: since(seen.is_ready(), known.and_then(|k| k.ready_since)),
-                clear_since: since(seen.admin.is_clear(), known.and_then(|k| k.clear_since)),
-                seen,
-            }
-        };
-        let backends = state
-            .backends
-            .into_iter()
-            .map(|(backend, servers)| {
-                let servers = servers
-                    .into_iter()
-                    .map(|(name, seen)| (name.clone(), track(&backend, &name, seen)))
-                    .collect();
-                (backend, servers)
-            })
-            .collect();
-        if changed && self.setup.state_file {
+        let observed = Observed::new(state, begun, at, before.as_ref());
+        if self.setup.state_file && observed.is_dumped_otherwise(before.as_ref()) {
             self.dump_at = Some(at);
         }
-        self.observed = Some(Observed { begun, at, process: state.process, backends });
+        self.observed = Some(observed);
     }
 
     fn unread(&mut self, step: &mut Step, error: String) {
@@ -327,11 +282,8 @@ impl Balancer {
             step.log(Note::BalancerFailed { error: error.clone() });
         }
         self.error = Some(error);
-        // Nobody knows for how long anything has been as it will be seen next.
-        for tracked in self.observed.iter_mut().flat_map(|o| o.backends.values_mut()) {
-            for server in tracked.values_mut() {
-                (server.ready_since, server.clear_since) = (None, None);
-            }
+        if let Some(observed) = &mut self.observed {
+            observed.forget_times();
         }
     }
 
@@ -351,8 +303,8 @@ impl Balancer {
             // A change of the record can lead to another: an order in the first, its state in the second.
             for _ in 0..2 {
                 let holding = step.disk.memory().holding(&place.0, &place.1);
-                let unset = self.unset.contains(&place);
-                match need(&ordered, holding, observed.server(&place), observed.process, unset) {
+                let sent = self.sent(&place);
+                match need(&ordered, holding, observed.server(&place), observed.process, sent) {
                     Need::Record(new) => {
                         let before = holding.map(|holding| holding.owned.before);
                         if before.is_none() {
@@ -375,9 +327,13 @@ impl Balancer {
                 }
             }
         }
-        self.unset.extend(taken);
+        self.sent.extend(taken.into_iter().map(|place| (place, Sent::Nothing)));
         let memory = step.disk.memory();
-        self.unset.retain(|place| memory.holding(&place.0, &place.1).is_some());
+        self.sent.retain(|place, _| memory.holding(&place.0, &place.1).is_some());
+    }
+
+    fn sent(&self, place: &Place) -> Sent {
+        self.sent.get(place).copied().unwrap_or(Sent::Maintenance)
     }
 
     /// Its drain has lasted for as long as it may.
@@ -416,8 +372,8 @@ impl Balancer {
                     // Nothing is put back for as long as it takes to write that it is not to be.
                     Some(Order::Out) if ordered.order == Order::In => View::Unrecorded,
                     Some(Order::Out | Order::In) | None => {
-                        let unset = self.unset.contains(&place);
-                        view(step, &written, observed, &place, &ordered, unset)
+                        let sent = self.sent(&place);
+                        view(step, &written, observed, &place, &ordered, sent)
                     }
                 };
                 (place, ordered, view)
@@ -505,8 +461,13 @@ impl Balancer {
         let now = step.now.mono;
         let (asking, effect) = if !self.to_set.is_empty() {
             let commands = std::mem::take(&mut self.to_set);
-            for command in commands.iter().filter(|command| command.state == SetState::Maint) {
-                self.unset.remove(&(command.backend.clone(), command.server.clone()));
+            for SetServer { backend, server, state } in &commands {
+                let place = (backend.clone(), server.clone());
+                match (state, self.sent.get_mut(&place)) {
+                    (SetState::Maint, Some(_)) => drop(self.sent.remove(&place)),
+                    (SetState::Drain, Some(sent)) => *sent = Sent::Drain,
+                    (SetState::Ready, _) | (_, None) => {}
+                }
             }
             (Asking::Set(commands.clone()), Effect::SetBalancer(commands))
         } else if now >= self.read_at {
@@ -545,7 +506,7 @@ fn view(
     observed: &Observed,
     place: &Place,
     ordered: &Ordered,
-    unset: bool,
+    sent: Sent,
 ) -> View {
     let holding = step.disk.memory().holding(&place.0, &place.1);
     let seen = observed.server(place);
@@ -559,7 +520,7 @@ fn view(
     }
     let matters = |holding: &super::memory::Holding| (holding.owned.clone(), holding.closing);
     let on_disk = written.holding(&place.0, &place.1).map(matters) == holding.map(matters);
-    match need(ordered, holding, seen, observed.process, unset) {
+    match need(ordered, holding, seen, observed.process, sent) {
         // Nothing is ours any more; that it is on disk still does no harm.
         Need::Nothing if ordered.order == Order::In || on_disk => View::AsOrdered,
         Need::Set(state) if ordered.order == Order::In || on_disk => View::Set(state),
@@ -568,11 +529,6 @@ fn view(
             View::Unrecorded
         }
     }
-}
-
-/// What the state file holds of a server differs.
-fn is_dumped_otherwise(known: &ServerSeen, seen: &ServerSeen) -> bool {
-    known.admin != seen.admin || known.health != seen.health || known.weight != seen.weight
 }
 
 fn word(state: SetState) -> &'static str {

@@ -15,6 +15,7 @@ mod memory;
 mod node;
 mod note;
 mod notify;
+mod observed;
 mod orders;
 mod ownership;
 mod report;

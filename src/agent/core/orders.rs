@@ -41,6 +41,17 @@ pub(super) fn collect(memory: &Memory) -> BTreeMap<Place, Ordered> {
     orders
 }
 
+/// What HAProxy has been told of a server since it was taken for ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Nothing yet, in this life.
+    Nothing,
+    /// A drain, in this life.
+    Drain,
+    /// Maintenance, or something in an earlier life.
+    Maintenance,
+}
+
 /// What one server needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Need {
@@ -60,13 +71,13 @@ pub(super) enum Need {
 }
 
 /// What the server needs. `seen` is none if HAProxy does not have it, which leaves nothing to keep
-/// out or to restore. `unset`: the record is of this life, and no maintenance has been set since.
+/// out or to restore.
 pub(super) fn need(
     ordered: &Ordered,
     holding: Option<&Holding>,
     seen: Option<&ServerSeen>,
     process: ProcessId,
-    unset: bool,
+    sent: Sent,
 ) -> Need {
     match (ordered.order, holding, seen) {
         (Order::Out, None, Some(seen)) => Need::Record(Holding {
@@ -75,8 +86,8 @@ pub(super) fn need(
             draining: ordered.drain_ms > 0 && !seen.admin.is_out(),
             closing: false,
         }),
-        (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process, unset),
-        (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process, unset),
+        (Order::Out, Some(holding), Some(seen)) => keep_out(ordered, holding, seen, process, sent),
+        (Order::In, Some(holding), Some(seen)) => put_back(holding, seen, process, sent),
         (Order::In, Some(_), None) => Need::Disown,
         (Order::In, None, _) | (Order::Out, _, None) => Need::Nothing,
     }
@@ -87,12 +98,12 @@ fn keep_out(
     holding: &Holding,
     seen: &ServerSeen,
     process: ProcessId,
-    unset: bool,
+    sent: Sent,
 ) -> Need {
     let same_process = holding.process == Some(process.0);
     if seen.admin.is_forced_maintenance() {
         // Before we have set it, it is somebody else's, who has been quicker.
-        let before = if is_a_hands(holding, unset) { seen.admin } else { holding.owned.before };
+        let before = if is_a_hands(holding, sent) { seen.admin } else { holding.owned.before };
         if same_process && !holding.draining && before == holding.owned.before {
             return Need::Nothing;
         }
@@ -102,7 +113,7 @@ fn keep_out(
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
     // A new process has read its configuration, and nobody has wanted anything but a drain, which no configuration has.
-    let bits = without_our_drain(holding, seen.admin);
+    let bits = without_our_drain(holding, seen.admin, sent);
     let wanted = if same_process {
         bits != holding.owned.before
     } else {
@@ -124,15 +135,17 @@ fn keep_out(
     Need::Set(SetState::Maint)
 }
 
-fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, unset: bool) -> Need {
+fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, sent: Sent) -> Need {
     let same_process = holding.process == Some(process.0);
     let out = seen.admin.is_forced_maintenance();
-    if out && is_a_hands(holding, unset) {
+    if out && is_a_hands(holding, sent) {
         return Need::Disown;
     }
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
     match SetState::restoring(holding.owned.before) {
-        Some(SetState::Ready) if out || (drained && holding.draining) => Need::Set(SetState::Ready),
+        Some(SetState::Ready) if out || (drained && holding.draining && sent != Sent::Nothing) => {
+            Need::Set(SetState::Ready)
+        }
         // A reload has lost the maintenance, and the drain that is to be restored with it.
         Some(SetState::Drain) if out || !(drained || same_process) => Need::Set(SetState::Drain),
         Some(SetState::Ready | SetState::Drain | SetState::Maint) | None => Need::Disown,
@@ -141,13 +154,13 @@ fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, unset: boo
 
 /// Whether a maintenance that is seen is somebody else's: we have set none in this life, or, which outlives it, got no
 /// further than a drain.
-fn is_a_hands(holding: &Holding, unset: bool) -> bool {
-    unset || holding.draining && !holding.closing
+fn is_a_hands(holding: &Holding, sent: Sent) -> bool {
+    sent != Sent::Maintenance || holding.draining && !holding.closing
 }
 
 /// The bits as they would be without the drain that we have set on the way to maintenance.
-fn without_our_drain(holding: &Holding, bits: AdminBits) -> AdminBits {
-    if !holding.draining {
+fn without_our_drain(holding: &Holding, bits: AdminBits, sent: Sent) -> AdminBits {
+    if !holding.draining || sent == Sent::Nothing {
         return bits;
     }
     let before = holding.owned.before.0 & AdminBits::FORCED_DRAIN;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use evenkeel::bus::embedded;
 use evenkeel::model::NodeName;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish};
@@ -9,6 +10,7 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::raw::Raw;
 use crate::broker::{Broker, Client, Message};
 use crate::parts::mosquitto::Mosquitto;
 use crate::parts::process::DEADLINE;
@@ -24,9 +26,15 @@ enum Step {
     Connect { will: &'static str },
     /// It ends without a word.
     Die,
+    /// It connects and then its network is silent: nobody ends the connection.
+    Silence { will: &'static str },
+    /// The broker loses patience with that.
+    Notice,
+    /// Somebody who has not heard that it arrived publishes it again, as MQTT 5, 4.4 has it.
+    Twice(&'static str, &'static str),
 }
 
-use Step::{Connect, Die, Publish as Say, Subscribe};
+use Step::{Connect, Die, Notice, Publish as Say, Silence, Subscribe, Twice};
 
 const STORY: &[Step] = &[
     Say("f/nodes/a/report", "1", true),
@@ -47,6 +55,13 @@ const STORY: &[Step] = &[
     Die,
     Say("f/wills/c", "there", true),
     Subscribe("f/wills/c"),
+    // A will that comes late says what is not true any more, and is what is retained.
+    Silence { will: "late" },
+    Say("f/wills/c", "back", true),
+    Notice,
+    Subscribe("f/wills/c"),
+    Twice("f/nodes/a/report", "4"),
+    Subscribe("f/nodes/+/report"),
 ];
 
 const WILL: &str = "f/wills/c";
@@ -84,6 +99,19 @@ fn of_the_simulated() -> Vec<Vec<String>> {
                 if let Some((topic, said)) = broker.connect(other.clone(), (2, connections), will) {
                     publish(&mut broker, &topic, said, true);
                 }
+            }
+            Silence { will } => {
+                let will = Some((WILL.to_owned(), will.as_bytes().into()));
+                broker.connect(node("silent"), (3, 1), will);
+            }
+            Notice => {
+                if let Some((topic, said)) = broker.end(&node("silent"), (3, 1)) {
+                    publish(&mut broker, &topic, said, true);
+                }
+            }
+            Twice(topic, text) => {
+                publish(&mut broker, topic, text.as_bytes().into(), true);
+                publish(&mut broker, topic, text.as_bytes().into(), true);
             }
             Die => {
                 if let Some((topic, said)) = broker.end(&other, (2, connections)) {
@@ -152,9 +180,7 @@ impl Real {
     }
 }
 
-async fn of_the_real(expected: &[Vec<String>]) -> Vec<Vec<String>> {
-    let broker = Mosquitto::start();
-    let port = broker.port();
+async fn of_the_real(port: u16, expected: &[Vec<String>]) -> Vec<Vec<String>> {
     let mut observer = Real::connect(port, "observer", None).await;
     let other = Real::connect(port, "speaker", None).await;
     let end = "f/end";
@@ -162,6 +188,7 @@ async fn of_the_real(expected: &[Vec<String>]) -> Vec<Vec<String>> {
     observer.say(end, "subscribed", false).await;
     observer.next().await;
     let mut willing: Option<Real> = None;
+    let mut silent: Option<Raw> = None;
     let mut story = Vec::new();
     for (number, step) in STORY.iter().enumerate() {
         match *step {
@@ -171,6 +198,17 @@ async fn of_the_real(expected: &[Vec<String>]) -> Vec<Vec<String>> {
             }
             Connect { will } => willing = Some(Real::connect(port, "willing", Some(will)).await),
             Die => drop(willing.take()),
+            Silence { will } => {
+                let keep_alive_s = 1;
+                silent = Some(Raw::connect(port, "silent", keep_alive_s, Some((WILL, will))).await);
+            }
+            // What it says then is waited for below.
+            Notice => {}
+            Twice(topic, text) => {
+                let mut raw = Raw::connect(port, "forgetful", 60, None).await;
+                raw.publish(topic, text, false).await;
+                raw.publish(topic, text, true).await;
+            }
         }
         let mut lines = Vec::new();
         // The end of a connection is noticed in the broker's own time: what must come is waited for.
@@ -190,6 +228,7 @@ async fn of_the_real(expected: &[Vec<String>]) -> Vec<Vec<String>> {
         lines.sort();
         story.push(lines);
     }
+    drop(silent);
     story
 }
 
@@ -198,5 +237,22 @@ async fn what_an_observer_hears() {
     let simulated = of_the_simulated();
     let heard: usize = simulated.iter().map(Vec::len).sum();
     assert!(heard >= 10, "{simulated:?}");
-    assert_eq!(simulated, of_the_real(&simulated).await);
+    let broker = Mosquitto::start();
+    assert_eq!(simulated, of_the_real(broker.port(), &simulated).await);
+}
+
+#[tokio::test]
+async fn what_an_observer_of_the_embedded_one_hears() {
+    let simulated = of_the_simulated();
+    let config = embedded::Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        certificate_file: None,
+        key_file: None,
+        password_file: None,
+        acl_file: None,
+        allow_anonymous: true,
+    };
+    let broker = embedded::Broker::start(&config).await.expect("a broker");
+    assert_eq!(simulated, of_the_real(broker.address().port(), &simulated).await);
+    broker.stop().await;
 }

@@ -68,6 +68,22 @@ const RELOADS: &[Step] = &[
     Reload,
 ];
 
+/// Nobody looks in between: the connection that the agent keeps says nothing while the process at its other end is
+/// replaced, and what is asked next, be it a change, must reach the one that serves.
+const IDLE: &[Step] = &[
+    Set("web1", Maint),
+    Dump,
+    Reload,
+    Set("web2", Drain),
+    Reload,
+    Reload,
+    Dump,
+    Hand("web1", "drain"),
+    Reload,
+    Set("web1", Maint),
+    Reload,
+];
+
 fn backend() -> BackendName {
     BackendName::new("app").expect("a name")
 }
@@ -87,12 +103,13 @@ fn line(step: &str, state: &BalancerState, process: ProcessId, before: ProcessId
     format!("{step}: web1 {}, web2 {}, same process: {same}", bits("web1"), bits("web2"))
 }
 
-fn of_the_simulated(steps: &[Step], state_file: bool) -> Vec<String> {
+/// `looking`: after each step, and not only at the end.
+fn of_the_simulated(steps: &[Step], state_file: bool, looking: bool) -> Vec<String> {
     let servers = vec![(server("web1"), false), (server("web2"), true)];
     let mut haproxy = Simulated::new(backend(), servers, state_file);
     let mut process = haproxy.process().expect("it is there");
     let mut story = vec![line("start", &haproxy.read().expect("it is there"), process, process)];
-    for step in steps {
+    for (number, step) in steps.iter().enumerate() {
         match *step {
             Set(name, state) => haproxy.set(&command(name, state)).expect("a server"),
             Hand(name, word) => {
@@ -106,6 +123,9 @@ fn of_the_simulated(steps: &[Step], state_file: bool) -> Vec<String> {
             Dump => haproxy.dump_state().expect("it is there"),
             Reload => haproxy.reload(),
         }
+        if !looking && number + 1 < steps.len() {
+            continue;
+        }
         let before = process;
         process = haproxy.process().expect("it is there");
         let state = haproxy.read().expect("it is there");
@@ -114,7 +134,7 @@ fn of_the_simulated(steps: &[Step], state_file: bool) -> Vec<String> {
     story
 }
 
-async fn of_the_real(steps: &[Step], state_file: bool) -> Vec<String> {
+async fn of_the_real(steps: &[Step], state_file: bool, looking: bool) -> Vec<String> {
     let setup = Setup::new();
     let setup = if state_file { setup.with_state_file() } else { setup };
     let mut haproxy: Real = setup
@@ -131,7 +151,7 @@ async fn of_the_real(steps: &[Step], state_file: bool) -> Vec<String> {
     let mut process = client.process().await.expect("it is there");
     let mut story =
         vec![line("start", &client.read(&[]).await.expect("it is there"), process, process)];
-    for step in steps {
+    for (number, step) in steps.iter().enumerate() {
         match *step {
             Set(name, state) => {
                 let answers = client.set(&[command(name, state)]).await.expect("it is there");
@@ -143,6 +163,9 @@ async fn of_the_real(steps: &[Step], state_file: bool) -> Vec<String> {
             Dump => client.dump_state().await.expect("it is there"),
             Reload => haproxy.reload(),
         }
+        if !looking && number + 1 < steps.len() {
+            continue;
+        }
         let before = process;
         process = client.process().await.expect("it is there");
         let state = client.read(&[]).await.expect("it is there");
@@ -153,23 +176,32 @@ async fn of_the_real(steps: &[Step], state_file: bool) -> Vec<String> {
 
 #[tokio::test]
 async fn states() {
-    assert_eq!(of_the_simulated(STATES, false), of_the_real(STATES, false).await);
+    assert_eq!(of_the_simulated(STATES, false, true), of_the_real(STATES, false, true).await);
 }
 
 #[tokio::test]
 async fn reloads_with_a_state_file() {
-    assert_eq!(of_the_simulated(RELOADS, true), of_the_real(RELOADS, true).await);
+    assert_eq!(of_the_simulated(RELOADS, true, true), of_the_real(RELOADS, true, true).await);
 }
 
 #[tokio::test]
 async fn reloads_without_a_state_file() {
-    assert_eq!(of_the_simulated(RELOADS, false), of_the_real(RELOADS, false).await);
+    assert_eq!(of_the_simulated(RELOADS, false, true), of_the_real(RELOADS, false, true).await);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_silent_over_reloads() {
+    for state_file in [true, false] {
+        let simulated = of_the_simulated(IDLE, state_file, false);
+        assert_eq!(simulated.len(), 2, "the beginning and the end");
+        assert_eq!(simulated, of_the_real(IDLE, state_file, false).await);
+    }
 }
 
 /// The bits that stories come by are those that the design names.
 #[test]
 fn the_stories_meet_every_bit() {
-    let story = of_the_simulated(STATES, false).join("\n");
+    let story = of_the_simulated(STATES, false, true).join("\n");
     for bits in [0, 1, 4, 5, 8, 12] {
         let of = |name: &str| story.contains(&format!("{name} {bits},"));
         assert!(of("web1") || of("web2"), "{:?} in\n{story}", AdminBits(bits));

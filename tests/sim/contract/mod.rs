@@ -2,4 +2,7 @@
 //! simulator is no kinder than the world.
 
 mod broker;
+mod disk;
 mod haproxy;
+mod plugin;
+mod raw;

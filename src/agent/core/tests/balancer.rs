@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::drain::drained;
 use super::rig::*;
 use crate::agent::core::Event;
 use crate::agent::core::*;
@@ -16,21 +17,15 @@ pub fn ordered(generation: u64, orders: &[(&str, Order)]) -> Assignment {
     Assignment { balance: BTreeMap::from([(backend(), work)]), ..assignment(generation) }
 }
 
-fn drained(generation: u64, drain_ms: u64) -> Assignment {
-    let mut assignment = ordered(generation, &[("s1", Out)]);
-    assignment.balance.get_mut(&backend()).unwrap().drain_ms = drain_ms;
-    assignment
-}
-
-fn lb() -> Rig {
+pub fn lb() -> Rig {
     Rig::connected(balancer())
 }
 
-fn states(rig: &Rig) -> Vec<SetState> {
+pub fn states(rig: &Rig) -> Vec<SetState> {
     rig.sets.iter().map(|set| set.state).collect()
 }
 
-fn before(rig: &Rig, name: &str) -> Option<u8> {
+pub fn before(rig: &Rig, name: &str) -> Option<u8> {
     rig.server(name).owned.as_ref().map(|owned| owned.before.0)
 }
 
@@ -374,102 +369,6 @@ fn an_out_server_that_vanishes_is_released_by_in() {
     rig.assign(ordered(2, &[("s1", In)]));
     assert_eq!(rig.obeyed().done, Some(stamp(2)));
     assert!(rig.disk.as_ref().unwrap().owned.is_empty());
-}
-
-#[test]
-fn a_drain_ends_with_the_last_session_or_with_its_time() {
-    for sessions_end in [true, false] {
-        let mut rig = lb();
-        rig.haproxy.servers.get_mut("s1").unwrap().sessions = 3;
-        rig.assign(drained(1, 10_000));
-        assert_eq!(states(&rig), [SetState::Drain]);
-        assert_eq!(before(&rig, "s1"), Some(0));
-        assert_eq!(rig.obeyed().done, None);
-        rig.pass(9_000);
-        assert_eq!(states(&rig), [SetState::Drain]);
-        if sessions_end {
-            rig.haproxy.servers.get_mut("s1").unwrap().sessions = 0;
-            rig.pass(200);
-        } else {
-            rig.pass(1_000);
-        }
-        assert_eq!(states(&rig), [SetState::Drain, SetState::Maint]);
-        assert_eq!(rig.obeyed().done, Some(stamp(1)));
-        assert_eq!(before(&rig, "s1"), Some(0), "the drain was ours");
-        rig.assign(ordered(2, &[("s1", In)]));
-        assert_eq!(rig.haproxy.admin("s1"), 0);
-    }
-}
-
-#[test]
-fn a_drain_survives_restart_and_reload_and_is_never_taken_for_a_foreign_one() {
-    for reload in [true, false] {
-        let mut rig = lb();
-        rig.haproxy.servers.get_mut("s1").unwrap().sessions = 3;
-        rig.assign(drained(1, 10_000));
-        if reload {
-            rig.haproxy.reload();
-        }
-        rig.restart();
-        rig.connect();
-        assert_eq!(rig.haproxy.admin("s1"), 8);
-        assert_eq!(before(&rig, "s1"), Some(0));
-        rig.assign(ordered(2, &[("s1", In)]));
-        assert_eq!(rig.haproxy.admin("s1"), 0, "reload: {reload}");
-        assert_eq!(rig.server("s1").owned, None);
-    }
-}
-
-/// While we drain, and have not set maintenance yet, only a hand can have.
-#[test]
-fn maintenance_that_a_hand_sets_while_we_drain_is_never_lifted() {
-    for seen_before_it_is_put_back in [true, false] {
-        let mut rig = lb();
-        rig.haproxy.servers.get_mut("s1").unwrap().sessions = 3;
-        rig.assign(drained(1, 10_000));
-        rig.haproxy.by_hand("s1", 1);
-        if seen_before_it_is_put_back {
-            rig.pass(20_000);
-            assert_eq!(before(&rig, "s1"), Some(1));
-            assert_eq!(rig.obeyed().done, Some(stamp(1)), "it is out");
-            rig.restart();
-            rig.connect();
-        }
-        rig.assign(ordered(2, &[("s1", In)]));
-        rig.pass(2_000);
-        assert_eq!(rig.haproxy.admin("s1"), 1, "{seen_before_it_is_put_back}");
-        assert_eq!(states(&rig), [SetState::Drain]);
-        assert_eq!(rig.server("s1").owned, None);
-    }
-}
-
-/// The agent dies after it has set maintenance at the end of a drain, and before it has seen it.
-#[test]
-fn our_own_maintenance_after_a_drain_is_known_as_ours_by_the_next_life() {
-    let mut rig = lb();
-    rig.haproxy.servers.get_mut("s1").unwrap().sessions = 3;
-    rig.assign(drained(1, 10_000));
-    rig.slow_haproxy = true;
-    rig.pass(10_000);
-    rig.read();
-    assert_eq!(states(&rig), [SetState::Drain, SetState::Maint]);
-    rig.slow_haproxy = false;
-    rig.is_reading = false;
-    rig.restart();
-    rig.connect();
-    assert_eq!(before(&rig, "s1"), Some(0));
-    rig.assign(ordered(2, &[("s1", In)]));
-    assert_eq!(rig.haproxy.admin("s1"), 0);
-}
-
-#[test]
-fn a_server_that_is_out_already_is_not_drained() {
-    let mut rig = lb();
-    rig.haproxy.by_hand("s1", 1);
-    rig.pass(1_000);
-    rig.assign(drained(1, 10_000));
-    assert!(rig.sets.is_empty());
-    assert_eq!(rig.obeyed().done, Some(stamp(1)));
 }
 
 #[test]

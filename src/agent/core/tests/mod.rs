@@ -2,6 +2,7 @@
 
 mod balancer;
 mod command;
+mod drain;
 mod life;
 mod mess;
 mod node;
