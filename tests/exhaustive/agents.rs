@@ -16,6 +16,7 @@ use evenkeel::model::*;
 use evenkeel::plan::ports::{BalancerState, SetServer, UpgradeError};
 
 use crate::haproxy::Haproxy;
+use crate::mutant;
 use crate::plot::{Plot, app, backend, revision, server};
 use crate::state::{Mail, Part, Sealed, State, controller};
 
@@ -256,6 +257,12 @@ impl State {
                 let agent = self.agent(name);
                 let state = agent.haproxy.as_ref().expect("a HAProxy").read();
                 agent.read = Some(state.clone());
+                let owned = agent.disk.as_ref().map(|memory| memory.owned.clone());
+                let ours = |server: &ServerName| {
+                    owned.iter().flatten().any(|(_, servers)| servers.contains_key(server))
+                };
+                let mut state = state;
+                mutant::read(self.plot.mutant, &mut state, ours);
                 events.push_back(Event::BalancerRead(Ok(state)));
             }
             Effect::AskProcess => {

@@ -15,6 +15,7 @@ use evenkeel::model::*;
 use evenkeel::plan::Phase;
 
 use crate::agents::BEAT_MS;
+use crate::mutant;
 use crate::plot::app;
 use crate::state::{Mail, State, controller};
 
@@ -97,7 +98,7 @@ impl State {
     fn files(&self) -> BTreeMap<AppName, Result<DesiredApp, String>> {
         let clusters = self.plot.commits[self.committed].clone();
         let desired = DesiredApp { name: app(), clusters, commit: None };
-        BTreeMap::from([(app(), Ok(desired))])
+        mutant::desired(self.plot.mutant, BTreeMap::from([(app(), Ok(desired))]))
     }
 
     pub fn start_controller(&mut self) {
@@ -151,13 +152,20 @@ impl State {
     pub fn control(&mut self, inputs: Vec<Input>, dies_at: Option<usize>) -> bool {
         let mut inputs = VecDeque::from(inputs);
         let mut left = dies_at;
+        let mutant = self.plot.mutant;
         for _ in 0..ROUNDS_MAX {
             while let Some(input) = inputs.pop_front() {
                 self.note(&input);
+                let input = match input {
+                    Input::Heard { document, retained } => {
+                        Input::Heard { document: mutant::heard(mutant, document), retained }
+                    }
+                    other => other,
+                };
                 let control = self.control.edit();
                 let now = control.now();
                 let Some(core) = &mut control.core else { return false };
-                let effects = core.step(now, input);
+                let effects = mutant::effects(mutant, core.step(now, input));
                 if self.carry_out(effects, &mut inputs, &mut left) {
                     return true;
                 }
@@ -166,7 +174,7 @@ impl State {
             let control = self.control.edit();
             let now = control.now();
             let Some(core) = &mut control.core else { return false };
-            let effects = core.plan(now);
+            let effects = mutant::effects(mutant, core.plan(now));
             if effects.is_empty() {
                 self.show();
                 return dies_at.is_none();

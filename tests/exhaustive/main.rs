@@ -8,6 +8,10 @@
 #[allow(dead_code)] // the planner's tests use the rest
 mod fleet;
 
+#[path = "../sim/mutant.rs"]
+#[allow(dead_code)] // the simulator's tests use the rest
+mod mutant;
+
 mod agents;
 mod control;
 mod haproxy;
@@ -21,8 +25,9 @@ mod state;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel::model::{OnFailure, Share};
-use stateright::{Checker, Expectation, Model};
+use evenkeel::checker::Invariant;
+use evenkeel::model::{DesiredCluster, OnFailure, Share};
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 use crate::model::Fleet;
 use crate::plot::{Clusters, Kind, Order, Plot, at, cluster, four, node, revision, two, with};
@@ -64,6 +69,18 @@ fn explore(plot: Plot) {
             (Expectation::Eventually, None) => unreachable!("no such property is asked for"),
         }
     }
+}
+
+/// A walk over a controller that breaks `mutant` on purpose comes upon it, by name.
+fn finds(mutant: Invariant, plot: Plot) {
+    let fleet = Fleet { plot: Arc::new(Plot { mutant: Some(mutant), ..plot }) };
+    let names = fleet.properties().into_iter().map(|property| property.name);
+    let name = names.into_iter().find(|name| *name == format!("{mutant:?}")).expect("a property");
+    let until = HasDiscoveries::AnyOf([name].into());
+    let checker = fleet.checker().threads(2).finish_when(until).spawn_bfs().join();
+    let found: Vec<&str> = checker.discoveries().into_keys().collect();
+    let states = checker.unique_state_count();
+    assert!(found.contains(&name), "{name}: {found:?} after {states} states");
 }
 
 /// How far a product is taken: as far as an ordinary test run can afford, or, where `EXHAUSTIVE` is set, further.
@@ -206,5 +223,37 @@ fn other_files_are_committed() {
     for reach in reach(1) {
         let sights = vec![seen::CONVERGES, seen::SUPERSEDED, seen::PAUSED, seen::HELD];
         explore(Plot { sights, ..four("commits", commits.clone(), &[Kind::Commit], reach) });
+    }
+}
+
+#[test]
+fn broken_rules_are_found() {
+    let both = || vec![at("1", "1"), at("2", "2")];
+    let under = |floor: u32, clusters: Vec<Clusters>| -> Vec<Clusters> {
+        let under = |settings: &mut DesiredCluster| {
+            if let Some(balancing) = &mut settings.load_balancer {
+                balancing.min_ready = Share::Percent(floor);
+            }
+        };
+        clusters.into_iter().map(|clusters| with(clusters, under)).collect()
+    };
+    let hasty = |clusters| with(clusters, |settings| settings.rollout.tries = 1);
+    let mut paused = rollout();
+    paused.push(with(paused[1].clone(), |settings| settings.paused = true));
+    let hasty = rollout().into_iter().map(hasty).collect();
+    let none = (0, 0);
+    let products = [
+        (Invariant::AfterGatesStart, four("after", under(0, rollout()), &[], (0, 1))),
+        (Invariant::FloorKept, four("floor", under(75, both()), &[], none)),
+        (Invariant::BatchKept, four("batch", both(), &[], none)),
+        (Invariant::Converges, four("put back", rollout(), &[], none)),
+        (Invariant::PutBackOnlySettled, four("settle", rollout(), &[Kind::CheckFails], (1, 1))),
+        (Invariant::TriesBounded, four("tries", hasty, &[Kind::UpgradeFails], (2, 0))),
+        (Invariant::ForeignKept, four("hands", rollout(), &[Kind::Hand], (1, 0))),
+        (Invariant::SilenceBlocks, four("silence", rollout(), &[Kind::Silent], (1, 0))),
+        (Invariant::UntouchedWherePaused, four("pause", paused, &[Kind::Commit], (1, 0))),
+    ];
+    for (mutant, plot) in products {
+        finds(mutant, plot);
     }
 }

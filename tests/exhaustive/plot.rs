@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use evenkeel::model::*;
 
 pub use crate::fleet::{backend, cluster, node, revision};
+use crate::mutant::Mutant;
 use crate::seen::Sight;
 
 /// How something may go wrong, anywhere and at any time, as often as the plot has faults to spend.
@@ -77,6 +78,8 @@ pub struct Plot {
     pub order: Order,
     /// What must come about somewhere.
     pub sights: Vec<Sight>,
+    /// The rule that this controller, or its agents, break on purpose.
+    pub mutant: Option<Mutant>,
 }
 
 /// How the order of what happens may vary.
@@ -145,6 +148,7 @@ pub fn four(
         faults,
         order: Order::Turns(turns),
         sights: Vec::new(),
+        mutant: None,
     }
 }
 
