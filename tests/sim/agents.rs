@@ -481,8 +481,13 @@ impl World {
             if self.network.slow_ms > 0 || untold {
                 self.receipts_lost_ms = self.receipts_lost_ms.max(self.now_ms + LATE_MS);
             }
+            let mailbox = Topic::Mailbox(name.clone()).on(&Self::fleet());
+            let is_its = |mailbox: &Arc<[u8]>| String::from_utf8_lossy(mailbox).contains(&key.0);
+            if !self.broker.memory().get(&mailbox).is_some_and(is_its) {
+                self.overtaken.insert(key.clone());
+            }
             if let Some(before_ms) = self.delivered.insert(place, self.now_ms)
-                && self.receipts_lost_ms >= before_ms
+                && (self.receipts_lost_ms >= before_ms || self.overtaken.contains(&key))
             {
                 self.fact(Fact::ToldAgain { key: key.clone() });
             }

@@ -42,8 +42,6 @@ pub struct Controller {
     ledgers: BTreeMap<String, Arc<[u8]>>,
     /// It began with an empty disk and goes by what the broker has.
     blank: bool,
-    /// It did, and the broker did not have all.
-    pub forgot: bool,
 }
 
 /// What was heard of a node, to know independently of the core whether it is there.
@@ -123,14 +121,13 @@ impl World {
 
     /// With an empty disk it knows what the broker does. What that has lost as well is lost.
     pub fn remember(&mut self) {
-        if !std::mem::take(&mut self.controller.blank) {
+        if !self.controller.blank {
             return;
         }
         let shown = self.broker.memory();
         let lost =
             self.controller.ledgers.iter().any(|(topic, ledger)| shown.get(topic) != Some(ledger));
         if lost {
-            self.controller.forgot = true;
             self.trace.line(self.now_ms, "what people were told is forgotten");
             self.fact(Fact::MemoryLost);
         }
@@ -352,6 +349,8 @@ impl World {
         let client = Client::Controller;
         match publication {
             Publication::Leader(leader) => {
+                // Who leads has heard all that there is.
+                self.controller.blank = false;
                 self.publish(&client, &Topic::Leader(leader.app.clone()), leader);
             }
             Publication::Controller(alive) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel::checker::{Breach, Invariant};
+use evenkeel::controller::view::View;
 use evenkeel::model::*;
 use evenkeel::plan::Phase;
 
@@ -163,8 +164,7 @@ fn at_rest(world: &World, stays: &Stays) -> Option<Breach> {
             forbidden_by: forbidden_by.to_owned(),
         })
     };
-    let core = world.controller.core.as_ref()?;
-    let view = core.view(Now { mono: Mono(world.now_ms), wall: world.wall() });
+    let view = world.view()?;
     let app = view.apps.get(&world.plot.app)?;
     let reasons: BTreeMap<String, String> = view
         .nodes
@@ -248,22 +248,28 @@ fn is_tight(world: &World, stays: &Stays) -> bool {
     let servers = world.plot.webs().count();
     let out = match stays {
         Stays::Nothing => 0,
-        Stays::Held(_)
-        | Stays::Foreign(..)
-        | Stays::Failing(_)
-        | Stays::Overloaded(_)
-        | Stays::Dead(_) => 1,
+        Stays::Held(_) | Stays::Foreign(..) | Stays::Failing(_) | Stays::Overloaded(_) => 1,
+        // What was out when it died stays out with it.
+        Stays::Dead(name) => {
+            let webs = world.plot.webs().filter(|web| world.plot.of_one_cluster(web, name));
+            webs.filter(|web| !world.is_in_service(web)).count().max(1)
+        }
         // What was out when it was paused stays out.
         Stays::Paused(cluster) => {
             world.plot.webs().filter(|web| world.plot.cluster_of(web) == cluster).count()
         }
     };
-    // Where nothing was ever installed, nothing is until others have converged; nor does anything come back to what
-    // everybody has forgotten.
+    // Where a cluster has never converged, as far as anybody remembers, there is nothing that what is out would come back
+    // to until others have converged.
+    let view = world.view();
+    let converged = |cluster: &ClusterName| {
+        let app = view.as_ref().and_then(|view| view.apps.get(&world.plot.app));
+        app.and_then(|app| app.clusters.get(cluster)?.converged_on.as_ref()).is_some()
+    };
     let waits = |web: &&NodeName| {
-        let after = &world.plot.last_good[world.plot.cluster_of(web)].after;
-        let forgotten = world.controller.forgot && !world.is_in_service(web);
-        !after.is_empty() && (world.agents[*web].service.runs.is_none() || forgotten)
+        let cluster = world.plot.cluster_of(web);
+        let after = &world.plot.last_good[cluster].after;
+        !after.is_empty() && !converged(cluster) && !world.is_in_service(web)
     };
     let out = out + world.plot.webs().filter(waits).count();
     let floors = world.plot.last_good.values().filter_map(|s| s.load_balancer.as_ref());
@@ -296,6 +302,11 @@ fn in_truth(world: &World, stays: &Stays, web: &NodeName) -> Result<(), String> 
 }
 
 impl World {
+    fn view(&self) -> Option<View> {
+        let core = self.controller.core.as_ref()?;
+        Some(core.view(Now { mono: Mono(self.now_ms), wall: self.wall() }))
+    }
+
     fn is_in_service(&self, web: &NodeName) -> bool {
         let server = ServerName::new(web.as_str()).expect("a name");
         self.plot

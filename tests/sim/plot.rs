@@ -116,6 +116,15 @@ impl Plot {
         self.nodes.iter().filter(move |(_, role)| is(role)).map(|(name, _)| name)
     }
 
+    /// Both are web servers, of the same cluster.
+    pub fn of_one_cluster(&self, one: &NodeName, other: &NodeName) -> bool {
+        let cluster = |node: &NodeName| match self.nodes.get(node) {
+            Some(Role::Web { cluster, .. }) => Some(cluster),
+            Some(Role::Balancer { .. } | Role::Notify) | None => None,
+        };
+        cluster(one).is_some() && cluster(one) == cluster(other)
+    }
+
     pub fn cluster_of(&self, node: &NodeName) -> &ClusterName {
         match &self.nodes[node] {
             Role::Web { cluster, .. } => cluster,

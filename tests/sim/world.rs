@@ -141,6 +141,8 @@ pub struct World {
     pub moved_ms: u64,
     /// When something was lost that could make a message come twice.
     pub receipts_lost_ms: u64,
+    /// Messages that a server delivered after they had been given to another one, for want of its receipt.
+    pub overtaken: BTreeSet<MessageKey>,
     /// Messages that have reached people, and when.
     pub delivered: BTreeMap<(MessageKey, RecipientName), u64>,
     /// Lives are counted over all processes.
@@ -178,6 +180,7 @@ impl World {
             published: BTreeMap::new(),
             moved_ms: 0,
             receipts_lost_ms: 0,
+            overtaken: BTreeSet::new(),
             delivered: BTreeMap::new(),
             lives: 0,
             jobs: 0,
