@@ -2,6 +2,8 @@
 
 use rustix::process::Signal;
 
+use crate::load::get;
+use crate::parts::process::eventually;
 use crate::scene::{Broker, Plot};
 
 on_both_brokers! {
@@ -253,35 +255,55 @@ on_both_brokers! {
     }
 
     /// A bad document is counted, logged once per sender, and ignored; one that is too large, before it is parsed.
+    /// To the controller and to an agent of each role: broken, too large, too deep, too new, and not UTF-8. Each is counted,
+    /// each sender logged once, and everybody else goes on.
     fn strangers_speak_on_the_bus(broker) {
         const TIMES: usize = 5;
-        let scene = Plot::new(broker).start();
+        const REFUSED: &str = "a document is not taken";
+        let agents = ["web1", "lb1", "notify1"];
+        let mut scene = Plot { absent: agents.to_vec(), ..Plot::new(broker) }.start();
+        let shown = agents.map(|name| scene.start_shown(name));
         scene.converged("alfa", "1");
-        let large = [b"{\"version\":1,\"kind\":\"report\",\"body\":".as_slice(), &[b'['; 1 << 20]].concat();
+        let report = |body: &[u8]| [b"{\"version\":1,\"kind\":\"report\",\"body\":".as_slice(), body].concat();
+        let (large, deep) = (report(&[b'['; 1 << 20]), report(&[b'['; 100_000]));
         for _ in 0..TIMES {
-            scene.publish("nodes/stranger/report", b"{\"version\":1,\"kind\":\"report\",\"body\":[[[[");
+            scene.publish("nodes/stranger/report", &report(b"[[[["));
+            scene.publish("nodes/stranger/report", &deep);
+            scene.publish("nodes/stranger/report", b"{\"version\":99,\"kind\":\"report\",\"body\":{}}");
             scene.publish("nodes/stranger/alive", b"\xff\xfe\0");
             scene.publish("nodes/giant/report", &large);
-            // Both the controller and the agent hear this one.
+            // Both the controller and the agent hear these.
             scene.publish("nodes/web1/assignment/shop", b"{}");
+            scene.publish("nodes/lb1/assignment/shop", &large);
+            scene.publish("notify/notify1", b"{}");
         }
         scene.publish("nodes/stranger/nonsense", b"{}");
-        let counted = format!("evenkeel_documents_refused_total {}\n", 4 * TIMES);
+        let counted = format!("evenkeel_documents_refused_total {}\n", 8 * TIMES);
         scene.wait_for("they are counted", |scene| {
             scene.get("/metrics").is_ok_and(|(_, metrics)| metrics.contains(&counted))
         });
-        const REFUSED: &str = "a document is not taken";
-        scene.wait_for("the agent refuses, too", |scene| !scene.logged("web1", REFUSED).is_empty());
+        for (name, address) in agents.iter().zip(shown) {
+            let refused = || {
+                let (_, metrics) = get(address, "/metrics").ok()?;
+                let count = metrics.lines().find_map(|line| line.strip_prefix("evenkeel_agent_documents_refused_total "))?;
+                count.parse().ok().filter(|count: &usize| *count >= TIMES)
+            };
+            eventually(&format!("{name} counts them, too"), refused);
+        }
         scene.write_cluster("alfa", "revision = \"2\"");
         scene.converged("alfa", "2");
+        scene.told(&["shop/alfa is at 2"]);
         let said = scene.logged("controller", REFUSED);
         assert_eq!(said.len(), 3, "{said:#?}");
         for (line, word) in said.iter().zip(["stranger", "giant", "web1"]) {
             assert!(line.contains(word), "{said:#?}");
         }
         assert!(said[1].contains("is over the limit of 1048576"), "{said:#?}");
-        let said = scene.logged("web1", REFUSED);
-        assert_eq!(said.len(), 1, "{said:#?}");
+        for name in agents {
+            let said = scene.logged(name, REFUSED);
+            let own = said.iter().filter(|line| line.contains(&format!("(\"{name}\""))).count();
+            assert_eq!(own, 1, "{name}: {said:#?}");
+        }
         assert_eq!(scene.presence("stranger"), "", "nobody has come of it");
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::load::get;
-use crate::parts::process::{eventually, free_port};
+use crate::parts::process::eventually;
 use crate::parts::prometheus::{Prometheus, promtool};
 use crate::parts::receiver::{Answer, Receiver};
 use crate::scene::{Broker, Plot, Scene};
@@ -80,22 +79,12 @@ fn scrape(scene: &Scene) -> String {
     text
 }
 
-/// Starts an agent that shows its metrics; says where.
-fn start_shown(scene: &mut Scene, node: &str) -> SocketAddr {
-    let port = free_port();
-    let mut command = scene.agent_command(node);
-    command.arg(format!("--http=127.0.0.1:{port}"));
-    let process = scene.spawn(node, &mut command);
-    scene.agents.insert(node.to_owned(), process);
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
-
 /// The documented metrics are those that are exposed, with their types and labels, after a scenario that touches all.
 #[test]
 fn every_metric_is_documented_and_clean() {
     let shown = ["lb1", "notify1", "notify2", "web1"];
     let mut scene = Plot { absent: shown.to_vec(), ..Plot::new(Broker::Mosquitto) }.start();
-    let shown = shown.map(|node| start_shown(&mut scene, node));
+    let shown = shown.map(|node| scene.start_shown(node));
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
     scene.write_cluster("alfa", "revision = \"2\"");

@@ -4,6 +4,7 @@ mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -318,6 +319,16 @@ impl Scene {
     pub fn start_agent(&mut self, name: &str) {
         let process = self.spawn(name, &mut self.agent_command(name));
         self.agents.insert(name.to_owned(), process);
+    }
+
+    /// Starts an agent that shows its metrics; says where.
+    pub fn start_shown(&mut self, name: &str) -> SocketAddr {
+        let port = free_port();
+        let mut command = self.agent_command(name);
+        command.arg(format!("--http=127.0.0.1:{port}"));
+        let process = self.spawn(name, &mut command);
+        self.agents.insert(name.to_owned(), process);
+        SocketAddr::from(([127, 0, 0, 1], port))
     }
 
     /// Starts a process of the fleet, with a log of its own.
