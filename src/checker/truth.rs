@@ -25,11 +25,13 @@ impl Checker {
         let was_out = before.as_ref().is_some_and(|b| b.seen.admin.is_out());
         let was_ready = before.as_ref().is_some_and(|b| b.seen.is_ready());
         // What is only said again, after a reload or a hand, is no new taking out.
-        let ours_to_do = by == By::Us && self.known.taking_out.contains(&spot);
+        let asked = self.known.taking_out.contains(&spot);
+        let ours_to_do = by == By::Us && asked;
         if ours_to_do && was_ready && !seen.is_ready() {
             self.floor(&spot);
         }
-        let taken = ours_to_do && !was_out && seen.admin.is_out();
+        // A hand may have been quicker.
+        let taken = asked && !was_out && seen.admin.is_out();
         let Some(node) = node else { return };
         if taken {
             self.known.taking_out.remove(&spot);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Assignment, ClusterName, NodeName, NodeWork, Order, Permit, Revision, RolloutId, SettleKey,
-    Stamp,
+    Assignment, ClusterName, NodeName, NodeWork, Order, Permit, Presence, Revision, RolloutId,
+    SettleKey, Stamp,
 };
 
 use super::rollout::Course;
@@ -123,6 +123,21 @@ impl<'f, 'a> Drafts<'f, 'a> {
             let work = self.draft(&name).balance.entry(lb.backend.clone()).or_default();
             work.drain_ms = lb.drain_ms;
             work.servers.insert(server.clone(), order);
+        }
+    }
+
+    /// What an earlier claim has left behind for a load balancer is said again if the agent does not obey it: having
+    /// heard of the present claim, it never would.
+    pub fn say_again(&mut self, lb: &NodeName) {
+        let input = self.fleet.input;
+        let (Some(assigned), Some(seen)) = (input.assigned.get(lb), input.nodes.get(lb)) else {
+            return;
+        };
+        let old = &assigned.assignment.stamp;
+        let obeyed = seen.report.as_ref().and_then(|r| r.assignments.get(input.app));
+        let obeys = obeyed.is_some_and(|obeyed| obeyed.assignment.stamp == *old);
+        if seen.presence == Presence::Present && old.epoch != *input.epoch && !obeys {
+            self.draft(lb);
         }
     }
 

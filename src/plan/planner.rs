@@ -39,6 +39,7 @@ pub fn plan(input: Input<'_>) -> Plan {
         begin(&fleet, work);
         converge(&fleet, work);
     }
+    say_again(&works, &mut drafts);
     plan.assignments = drafts.changed();
     for work in works {
         work.into_plan(&fleet, &mut plan);
@@ -250,6 +251,17 @@ fn block_on_floors(works: &mut [ClusterWork]) {
                 ready: *ready,
                 floor: *floor,
             });
+        }
+    }
+}
+
+/// Load balancers that somebody waits for are asked again where what they were asked cannot reach them any more.
+fn say_again(works: &[ClusterWork], drafts: &mut Drafts<'_, '_>) {
+    for verdict in works.iter().flat_map(|work| work.verdicts.values()) {
+        if let Decision::Wait { what: Wait::Balancer { lb, .. }, .. }
+        | Decision::Blocked(Blocked::BalancerDisobeys { lb, .. }) = &verdict.decision
+        {
+            drafts.say_again(lb);
         }
     }
 }

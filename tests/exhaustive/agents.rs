@@ -414,7 +414,8 @@ impl State {
             End::BreaksOff => (true, failed(AttemptFailure::Exit(2))),
             End::Lies => (false, failed(AttemptFailure::Lied(RevisionSeen::Running(runs.clone())))),
         };
-        if end != End::Well {
+        // Who dies before it has noted that all went well cannot know it.
+        if end != End::Well || dies_at.is_some() {
             *agent.failed.entry(job.revision.clone()).or_default() += 1;
         }
         if brings {

@@ -396,6 +396,11 @@ impl World {
             Question::Set(commands) => match haproxy.process() {
                 Err(error) => Event::BalancerSet(Err(error)),
                 Ok(_) => {
+                    let ours = |server: &ServerName| owned.values().any(|s| s.contains_key(server));
+                    let state = haproxy.read().expect("it is there");
+                    for lifted in mutant::lifts(mutant, &state, ours) {
+                        haproxy.set(&lifted).expect("a server");
+                    }
                     let answers = commands.iter().map(|command| haproxy.set(command)).collect();
                     Event::BalancerSet(Ok(answers))
                 }

@@ -23,7 +23,8 @@ impl fmt::Display for Client {
     }
 }
 
-/// One connection of one life of a client; no two are the same.
+/// One connection of one session of a client; no two are the same. Every life has a session of its own, with an id
+/// of its own, so that what the last one leaves behind ends in its own time.
 pub type Link = (u64, u64);
 
 /// A published document.
@@ -48,19 +49,19 @@ struct Session {
 #[derive(Debug, Clone, Default)]
 pub struct Broker {
     retained: BTreeMap<String, Arc<[u8]>>,
-    sessions: BTreeMap<Client, Session>,
+    sessions: BTreeMap<(Client, u64), Session>,
 }
 
 impl Broker {
-    /// Lets a client in. An older connection of the same client ends, with its will.
+    /// Lets a client in. An older connection of the same session ends, with its will.
     pub fn connect(&mut self, client: Client, link: Link, will: Option<Will>) -> Option<Will> {
         let session = Session { link, filters: BTreeSet::new(), will };
-        self.sessions.insert(client, session).and_then(|old| old.will)
+        self.sessions.insert((client, link.0), session).and_then(|old| old.will)
     }
 
-    /// Whether this is a client's present connection.
+    /// Whether this connection lasts.
     pub fn knows(&self, client: &Client, link: Link) -> bool {
-        self.sessions.get(client).is_some_and(|session| session.link == link)
+        self.sessions.get(&(client.clone(), link.0)).is_some_and(|session| session.link == link)
     }
 
     /// The connection has ended without a good-bye: its will is to be said.
@@ -68,12 +69,14 @@ impl Broker {
         if !self.knows(client, link) {
             return None;
         }
-        self.sessions.remove(client)?.will
+        self.sessions.remove(&(client.clone(), link.0))?.will
     }
 
     /// Subscribes; what is retained under the filter is to be delivered, as retained.
-    pub fn subscribe(&mut self, client: &Client, filter: &str) -> Vec<Message> {
-        let Some(session) = self.sessions.get_mut(client) else { return Vec::new() };
+    pub fn subscribe(&mut self, client: &Client, link: Link, filter: &str) -> Vec<Message> {
+        let Some(session) = self.sessions.get_mut(&(client.clone(), link.0)) else {
+            return Vec::new();
+        };
         session.filters.insert(filter.to_owned());
         let matching = self.retained.iter().filter(|(topic, _)| matches(filter, topic));
         matching
@@ -104,7 +107,7 @@ impl Broker {
             .sessions
             .iter()
             .filter(|(_, session)| subscribed(session))
-            .map(|(client, session)| (client.clone(), session.link))
+            .map(|((client, _), session)| (client.clone(), session.link))
             .collect();
         let message =
             Message { topic: topic.to_owned(), payload: Arc::clone(payload), retained: false };
@@ -115,7 +118,7 @@ impl Broker {
     pub fn restart(&mut self, memory: BTreeMap<String, Arc<[u8]>>) -> Vec<(Client, Link)> {
         self.retained = memory;
         let sessions = std::mem::take(&mut self.sessions);
-        sessions.into_iter().map(|(client, session)| (client, session.link)).collect()
+        sessions.into_iter().map(|((client, _), session)| (client, session.link)).collect()
     }
 
     /// What is retained.

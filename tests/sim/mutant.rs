@@ -9,7 +9,7 @@ use evenkeel::bus::intake::Document;
 use evenkeel::checker::Invariant;
 use evenkeel::controller::core::{Effect, Publication};
 use evenkeel::model::*;
-use evenkeel::plan::ports::BalancerState;
+use evenkeel::plan::ports::{BalancerState, SetServer, SetState};
 
 /// Which rule.
 pub type Mutant = Invariant;
@@ -69,6 +69,24 @@ pub fn read(mutant: Option<Mutant>, state: &mut BalancerState, ours: impl Fn(&Se
             seen.admin = AdminBits(0);
         }
     }
+}
+
+/// What an agent that lifts anybody's maintenance sets beside what it wants to set.
+pub fn lifts(
+    mutant: Option<Mutant>,
+    state: &BalancerState,
+    ours: impl Fn(&ServerName) -> bool,
+) -> Vec<SetServer> {
+    let mut lifted = Vec::new();
+    for (backend, servers) in &state.backends {
+        for (server, seen) in servers {
+            if mutant == Some(Invariant::ForeignKept) && seen.admin.is_out() && !ours(server) {
+                let (backend, server) = (backend.clone(), server.clone());
+                lifted.push(SetServer { backend, server, state: SetState::Ready });
+            }
+        }
+    }
+    lifted
 }
 
 /// An assignment that nothing asks for.

@@ -148,11 +148,13 @@ impl World {
         }
     }
 
-    /// A process has died: its words that have not arrived are lost from some point on.
+    /// A process has died: its words that have not arrived are lost from some point on. Where its machine has died with
+    /// it, nobody ends its connection, and the broker says its will when it has lost patience.
     pub fn cut_words(&mut self, client: &Client) {
         let (link, slow_ms) = (self.link_of(client), self.network.slow_ms);
         let Some(link) = link else { return };
-        let gone_ms = if self.network.cut.contains_key(client) {
+        let machine = self.troubled && self.chance(250);
+        let gone_ms = if machine || self.network.cut.contains_key(client) {
             BROKER_NOTICES_MS
         } else {
             self.rng.u64(0..=slow_ms.max(2))
@@ -262,7 +264,7 @@ impl World {
         match packet {
             Packet::Publish { topic, payload, retain } => self.route(&topic, &payload, retain),
             Packet::Subscribe(filter) => {
-                for message in self.broker.subscribe(&client, &filter) {
+                for message in self.broker.subscribe(&client, link, &filter) {
                     self.deliver(client.clone(), link, message);
                 }
             }

@@ -92,7 +92,7 @@ fn of_the_simulated() -> Vec<Vec<String>> {
             Say(topic, text, retain) => {
                 publish(&mut broker, topic, text.as_bytes().into(), retain);
             }
-            Subscribe(filter) => messages = broker.subscribe(&observer, filter),
+            Subscribe(filter) => messages = broker.subscribe(&observer, (1, 1), filter),
             Connect { will } => {
                 connections += 1;
                 let will = Some((WILL.to_owned(), will.as_bytes().into()));
