@@ -3,12 +3,12 @@
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help build demo test screenshots simulate killed exhaustive fuzz lint advisories
+.PHONY: help build man demo test screenshots simulate killed exhaustive fuzz lint advisories
 
 # A C compiler and linker, for the crate ring and for Rust itself.
 BUILDS = gcc libc6-dev
 DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
-TEST = $(DEMO) argon2 ca-certificates chromium fonts-dejavu-core iproute2 mosquitto mosquitto-clients openssl \
+TEST = $(DEMO) argon2 ca-certificates chromium fonts-dejavu-core groff-base iproute2 mosquitto mosquitto-clients openssl \
 	prometheus prometheus-alertmanager python3 python3-aiosmtpd python3-jsonschema strace tmux
 # A node that is not Debian's brings its npm along, and the two packages do not go together.
 NODE = command -v npm >/dev/null || sh scripts/packages.sh nodejs npm; sh scripts/page-tests.sh
@@ -24,10 +24,14 @@ help:
 	@echo 'make lint         format, clippy, licenses and sources of dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (asks github.com)'
 	@echo 'make build        target/release/evenkeel'
+	@echo 'make man          its manual pages, in target/man'
 
 build:
 	@sh scripts/packages.sh $(BUILDS)
 	cargo build --release --locked
+
+man: build
+	target/release/evenkeel man target/man
 
 # ARGS="--help" shows what it can do.
 demo:

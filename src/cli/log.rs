@@ -26,6 +26,9 @@ pub(super) fn start(format: LogFormat) {
     // An error says that somebody has set one up before; then that one is used.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => {
+            let json = builder.json().flatten_event(true).with_span_list(false);
+            json.try_init()
+        }
     };
 }

@@ -5,11 +5,13 @@
 
 pub mod agent;
 pub mod client;
+pub mod completions;
 pub mod controller;
 pub mod daemon;
 pub mod demo;
 pub mod forget;
 mod log;
+pub mod man;
 pub mod nodes;
 pub mod outcome;
 pub mod plan;
@@ -64,6 +66,9 @@ enum Command {
     Plan(plan::PlanArgs),
     Forget(forget::ForgetArgs),
     Demo(demo::DemoArgs),
+    Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    Man(man::ManArgs),
     #[command(hide = true)]
     DemoWeb(demo::DemoWebArgs),
     #[command(hide = true)]
@@ -93,6 +98,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan(args) => answer(plan::run(args)),
         Command::Forget(args) => answer(forget::run(args)),
         Command::Demo(args) => demo::run(args),
+        Command::Completions(args) => answer(completions::run(args)),
+        Command::Man(args) => answer(man::run(args)),
         Command::DemoWeb(args) => demo::run_web(args),
         Command::DemoGuard => demo::run_guard(),
     }

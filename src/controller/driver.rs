@@ -18,8 +18,7 @@ use crate::bus::{BrokerAddress, Refusals, intake};
 use crate::desired::{Snapshot, WatchError, Watcher};
 use crate::model::buckets::{Buckets, QUICK};
 use crate::model::{
-    AppName, ControllerAlive, ControllerId, DesiredApp, Event, EventKind, FleetName, Mono,
-    NodeName, Now, Wall,
+    AppName, ControllerAlive, ControllerId, DesiredApp, FleetName, Mono, NodeName, Now, Stamp, Wall,
 };
 
 /// Questions that may wait for an answer at once; the rest is turned away.
@@ -352,6 +351,8 @@ impl Driver {
             return None;
         }
         let started = Instant::now();
+        let _span =
+            tracing::info_span!("reconcile", number = self.counters.plans.count()).entered();
         let effects = self.core.plan(now);
         self.counters.plans.add(started.elapsed().as_secs_f64());
         self.counters.queue = std::mem::take(&mut self.waiting);
@@ -389,7 +390,7 @@ impl Driver {
                 },
                 Effect::Log(event) => {
                     self.counters.tally.count(&event);
-                    log(&event);
+                    super::log::log(&event, &self.core);
                 }
                 Effect::Resign { reason } => resigned = Some(reason),
             }
@@ -409,6 +410,8 @@ impl Driver {
             }
             Publication::Assignment(a) => {
                 self.counters.assignments += 1;
+                let Stamp { epoch, generation } = &a.stamp;
+                tracing::debug!(app = %a.app, node = %a.node, epoch = epoch.number, generation, "assignment is published");
                 self.send(&Topic::Assignment(a.node.clone(), a.app.clone()), a)
             }
             Publication::Ledger(app, cluster, ledger) => {
@@ -485,18 +488,6 @@ impl Driver {
         if let Err(error) = self.handle.close(CLOSE).await {
             tracing::warn!(%error, "the bus did not take the last words");
         }
-    }
-}
-
-fn log(event: &Event) {
-    let cluster = event.cluster.as_ref().map(tracing::field::display);
-    let node = event.node.as_ref().map(tracing::field::display);
-    match &event.kind {
-        // One for every node and every step: too many for a large fleet's log.
-        EventKind::Decided { .. } => {
-            tracing::debug!(app = %event.app, cluster, node, what = %event.kind, "event");
-        }
-        _ => tracing::info!(app = %event.app, cluster, node, what = %event.kind, "event"),
     }
 }
 

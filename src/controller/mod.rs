@@ -4,6 +4,7 @@
 pub mod core;
 pub mod driver;
 pub mod live;
+mod log;
 pub mod store;
 pub mod tally;
 pub mod view;

@@ -133,8 +133,8 @@ fn the_log_is_text_or_json_and_as_much_as_asked_for() {
     let lines: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
     let field = |message: &str, name: &str| {
-        let line = lines.iter().find(|line| line["fields"]["message"] == message);
-        line.unwrap_or_else(|| panic!("{message}: {log}"))["fields"][name].clone()
+        let line = lines.iter().find(|line| line["message"] == message);
+        line.unwrap_or_else(|| panic!("{message}: {log}"))[name].clone()
     };
     assert_eq!(field("agent started", "node"), "web1");
     assert_eq!(field("not connected to the broker; trying on", "broker"), url.as_str());

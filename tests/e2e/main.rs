@@ -6,6 +6,7 @@ mod parts;
 
 mod browser;
 mod load;
+mod logs;
 mod scene;
 mod truth;
 mod web;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    AppName, Assignment, Cause, ClusterLedger, ClusterName, Decision, DesiredApp, Epoch, EventKind,
-    Mono, NodeName, Now, Revision, RolloutId, Standing, Wait, Wall,
+    AppName, Assignment, Cause, ClusterLedger, ClusterName, Decision, DesiredApp, Epoch, Event,
+    EventKind, Mono, NodeName, Now, Revision, RolloutId, Standing, Wait, Wall,
 };
 use crate::plan::{self, Assigned, Desire, Plan, Telling};
 
@@ -229,6 +229,14 @@ impl Core {
         }
         app.ledgers.insert(cluster.clone(), ledger);
         true
+    }
+
+    /// The number of the claim and the rollout that an event happens under, if there are any.
+    pub fn circumstances(&self, event: &Event) -> (Option<u64>, Option<&RolloutId>) {
+        let Some(app) = self.apps.get(&event.app) else { return (None, None) };
+        let ledger = event.cluster.as_ref().and_then(|cluster| app.ledgers.get(cluster));
+        let rollout = ledger.and_then(|ledger| ledger.rollout.as_ref());
+        (app.epoch.as_ref().map(|epoch| epoch.number), rollout.map(|rollout| &rollout.id))
     }
 
     /// Plans for one app; says what follows, and when to look again.

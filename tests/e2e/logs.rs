@@ -1,0 +1,55 @@
+//! The controller's log of a rollout, as JSON.
+
+use serde_json::Value;
+
+use crate::scene::{Broker, Plot};
+
+#[test]
+fn a_rollout_is_told_in_lines_with_fields() {
+    let mut scene = Plot::new(Broker::Mosquitto).start();
+    scene.converged("alfa", "1");
+    scene.kill_controller();
+    let mut command = scene.controller_command();
+    command.args(["--log-format", "json"]);
+    scene.controller = Some(scene.spawn("json", &mut command));
+    scene.converged("alfa", "1");
+    scene.write_cluster("alfa", "revision = \"2\"");
+    scene.converged("alfa", "2");
+    scene.told(&["shop/alfa is at 2"]);
+
+    let parse = |line: &str| -> Value { serde_json::from_str(line).expect("an object a line") };
+    let lines: Vec<Value> = scene.logged("json", "").iter().map(|line| parse(line)).collect();
+    let of = |message: &str| -> Vec<&Value> {
+        lines
+            .iter()
+            .filter(|line| line["message"] == message && line["cluster"] == "alfa")
+            .collect()
+    };
+    let begun = of("rollout has begun");
+    assert_eq!(begun.len(), 1, "{begun:#?}");
+    let begun = begun[0];
+    assert_eq!(
+        (&begun["app"], &begun["revision"], &begun["level"]),
+        (&"shop".into(), &"2".into(), &"INFO".into())
+    );
+    assert_eq!(begun["span"]["name"], "reconcile", "{begun:#?}");
+    assert!(begun["span"]["number"].is_u64() && begun["timestamp"].is_string(), "{begun:#?}");
+    let (rollout, epoch) = (&begun["rollout"], &begun["epoch"]);
+    assert!(rollout.is_string() && epoch.is_u64(), "{begun:#?}");
+    let converged = of("cluster has converged");
+    let last = converged.last().expect("it converged");
+    assert_eq!(
+        (&last["rollout"], &last["epoch"], &last["revision"]),
+        (rollout, epoch, &"2".into())
+    );
+    let decided = of("node is decided on");
+    assert!(decided.iter().any(|line| line["node"] == "web1" && &line["rollout"] == rollout));
+    let published = lines.iter().filter(|line| line["message"] == "assignment is published");
+    for line in published {
+        assert!(
+            line["node"].is_string() && line["generation"].is_u64() && &line["epoch"] == epoch,
+            "{line:#?}"
+        );
+    }
+    assert!(lines.iter().all(|line| line["target"].is_string() && line["level"].is_string()));
+}
