@@ -182,8 +182,13 @@ impl State {
         agent.follows.clear();
         agent.checks.clear();
         (agent.again, agent.asked, agent.read) = (false, None, None);
-        if let Some(job) = agent.job.take() {
-            *agent.failed.entry(job.revision).or_default() += 1;
+        // What is on record as running may have begun or not, and may have ended well: nobody will know.
+        let attempt = agent.disk.as_ref().and_then(|memory| memory.attempts.get(&app()));
+        let running = attempt.filter(|attempt| attempt.outcome == AttemptOutcome::Running);
+        if let Some(revision) = running.map(|attempt| attempt.revision.clone()) {
+            *agent.failed.entry(revision).or_default() += 1;
+        }
+        if agent.job.take().is_some() {
             self.fact(Fact::UpgradeEnded { node: name.clone() });
         }
         self.cut(name);
@@ -414,8 +419,7 @@ impl State {
             End::BreaksOff => (true, failed(AttemptFailure::Exit(2))),
             End::Lies => (false, failed(AttemptFailure::Lied(RevisionSeen::Running(runs.clone())))),
         };
-        // Who dies before it has noted that all went well cannot know it.
-        if end != End::Well || dies_at.is_some() {
+        if end != End::Well {
             *agent.failed.entry(job.revision.clone()).or_default() += 1;
         }
         if brings {
