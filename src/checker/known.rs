@@ -77,6 +77,8 @@ pub(super) struct Server {
     pub by: By,
     /// We keep it out; with what was there before.
     pub ours: Option<crate::model::AdminBits>,
+    /// We kept it out when last somebody did: what a state file brings back.
+    pub once_ours: Option<crate::model::AdminBits>,
 }
 
 /// The service of a node, in truth.

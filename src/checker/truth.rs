@@ -19,7 +19,11 @@ impl Checker {
         let ours = self.ownership(&spot, before.as_ref(), seen, by);
         // Whose doing the administrative state is; health comes and goes by itself.
         let same = before.as_ref().filter(|before| before.seen.admin == seen.admin);
-        let now = Server { seen: seen.clone(), by: same.map_or(by, |before| before.by), ours };
+        let by_a_hand = by == By::Hand && seen.admin.is_forced_maintenance();
+        let once_ours = before.as_ref().and_then(|before| before.once_ours);
+        let once_ours = if by_a_hand { ours } else { ours.or(once_ours) };
+        let by_whom = same.map_or(by, |before| before.by);
+        let now = Server { seen: seen.clone(), by: by_whom, ours, once_ours };
         self.known.servers.insert(spot.clone(), now);
         let node = self.known.node_of(backend, name);
         let was_out = before.as_ref().is_some_and(|b| b.seen.admin.is_out());
@@ -78,6 +82,10 @@ impl Checker {
             // as ours does.
             By::Hand if forced(seen.admin) => return ours,
             By::Hand => return ours.map(|_| seen.admin),
+            // A state file may be older than the end of our maintenance.
+            By::Reload if ours.is_none() && forced(seen.admin) => {
+                return before.and_then(|before| before.once_ours);
+            }
             // A reload without the state file loses what somebody had set, and nobody may have seen that.
             By::Reload => return ours.map(|kept| if forced(kept) { kept } else { AdminBits(0) }),
             By::Itself => return ours,
