@@ -294,11 +294,11 @@ impl World {
                         not_kept.insert(file.app.clone(), error);
                     }
                 }
-                Effect::Log(event) => {
+                Effect::Log(record) => {
                     if self.trace.is_loud() {
                         self.trace.line(
                             self.now_ms,
-                            &format!("controller: {:?} {}", event.node, event.kind),
+                            &format!("controller: {:?} {:?}", record.node, record.what),
                         );
                     }
                 }
