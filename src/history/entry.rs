@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Record, Wall, What};
+use crate::model::{Asked, NodeName, Record, Wall, What};
 
 /// A text in an entry has at most so many characters; what comes from outside could be of any length.
 pub const TEXT_MAX: usize = 1_000;
@@ -129,14 +129,8 @@ impl From<Record> for Entry {
             }
             What::Action { asked, of, generation, server } => {
                 (asked_of, stamp) = (Some(of.to_string()), Some(*generation));
-                let name = asked.as_str();
-                let words = match server {
-                    Some(server) => {
-                        format!("{of} is asked to {}: {server}", name.replace('_', " "))
-                    }
-                    None => format!("asked to {}", name.replace('_', " ")),
-                };
-                (Kind::Action, name.to_owned(), words)
+                let words = in_words(*asked, of, server.as_deref());
+                (Kind::Action, asked.as_str().to_owned(), words)
             }
         };
         let (epoch, controller) = match record.epoch {
@@ -165,6 +159,24 @@ impl From<Record> for Entry {
     }
 }
 
+/// What is asked of a node itself, or of a load balancer about a node's server.
+fn in_words(asked: Asked, of: &NodeName, server: Option<&str>) -> String {
+    let server = server.unwrap_or("it");
+    match asked {
+        Asked::Probe => "it is asked to answer".to_owned(),
+        Asked::Target => "it is told its revision".to_owned(),
+        Asked::Permit => "an upgrade is permitted".to_owned(),
+        Asked::Withdraw => "the permit is withdrawn".to_owned(),
+        Asked::Settle => "its checks are asked for".to_owned(),
+        Asked::EndSettle => "its checks are not asked for any more".to_owned(),
+        Asked::TakeOut => format!("{of} is asked to take out {server}"),
+        Asked::PutBack => format!("{of} is asked to put back {server}"),
+        Asked::LetGo => format!("{of} is asked nothing more about {server}"),
+        Asked::Settings => "it is told other limits".to_owned(),
+        Asked::Dismiss => "nothing more is asked of it".to_owned(),
+    }
+}
+
 fn cut(text: &str) -> String {
     match text.char_indices().nth(TEXT_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -175,7 +187,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AppName, EventKind, NodeName};
+    use crate::model::{AppName, EventKind};
 
     #[test]
     fn what_comes_from_outside_is_cut() {

@@ -13,13 +13,16 @@ mod reader;
 mod sink;
 #[cfg(feature = "history")]
 mod store;
+mod trail;
 
+pub(crate) use audit::time;
 pub use audit::{AuditError, Lines, Rotation};
 pub use entry::{Entry, Kind, TEXT_MAX};
 pub use keeper::{Config, Counters, Keeper};
 pub use query::{Filter, LIMIT_MAX, Page, Rollout, RolloutOutcome, RolloutPage, Rollouts, age_ms};
 pub use reader::{ReadError, Reader};
 pub use sink::SinkCounters;
+pub use trail::Trail;
 
 /// The database's name in the state directory.
 pub const FILE: &str = "history.db";

@@ -11,6 +11,7 @@ mod parts;
 mod answers;
 mod daemons;
 mod forecast;
+mod past;
 mod program;
 mod shown;
 mod stage;

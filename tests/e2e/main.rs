@@ -34,6 +34,7 @@ mod controls;
 mod dashboards;
 mod demo;
 mod failures;
+mod history;
 mod killed;
 mod metrics;
 mod page;

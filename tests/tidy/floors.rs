@@ -16,8 +16,8 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
     ("deploy", "disk", "releases are switched as a whole"),
     ("facts", "command", "its tests hold `cpus` against what the command nproc says"),
     ("haproxy", "command", "an error and its causes in one line"),
-    ("history", "command", "an error and its causes in one line"),
     ("haproxy", "disk", "its state file is replaced as a whole"),
+    ("history", "command", "an error and its causes in one line"),
 ];
 
 /// Imports that go up, or sideways without being listed.
