@@ -8,7 +8,7 @@
 //! | 0 | [`model`] | values; no IO, no clock |
 //! | 1 | [`plan`] | the planner, the nominal world, the ports; pure |
 //! | 1 | [`checker`] | the checker that distrusts the planner; pure |
-//! | 2 | [`desired`], [`bus`], [`haproxy`], [`disk`], [`command`], [`deploy`], [`checks`], [`facts`], [`notify`] | adapters: they translate and decide nothing |
+//! | 2 | [`desired`], [`bus`], [`haproxy`], [`disk`], [`command`], [`deploy`], [`checks`], [`facts`], [`notify`], [`history`] | adapters: they translate and decide nothing |
 //! | 3 | [`controller`], [`agent`] | a pure core and a driver each |
 //! | 4 | [`http`], [`cli`], [`demo`] | what people and machines look at |
 
@@ -25,6 +25,7 @@ pub mod desired;
 pub mod disk;
 pub mod facts;
 pub mod haproxy;
+pub mod history;
 pub mod http;
 pub mod model;
 pub mod notify;

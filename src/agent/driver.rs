@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
+use super::audit::Audit;
 use super::config::{Config, ConfigError};
 use super::core::{
     AgentCore, BalancerSetup, Document, Effect, Event, Interest, Publication, Setup,
@@ -144,6 +145,7 @@ struct Driver {
     bus: session::Config,
     core: AgentCore,
     store: Arc<Store>,
+    audit: Audit,
     roles: Roles,
     session: Handle,
     events: Events,
@@ -164,6 +166,7 @@ impl Driver {
     fn start(config: Config, counted: Counted) -> Result<Driver, AgentError> {
         let node = config.node()?;
         let (store, memory) = Store::open(&config.state)?;
+        let audit = Audit::start(&config.state, node.clone(), memory.as_ref());
         let (roles, setup) = equip(&config, &node)?;
         let clock = Instant::now();
         let core = AgentCore::new(setup, memory, now(clock));
@@ -175,6 +178,7 @@ impl Driver {
             bus: config.bus,
             core,
             store: Arc::new(store),
+            audit,
             roles,
             session,
             events,
@@ -299,7 +303,10 @@ impl Driver {
             Effect::AskProcess => self.ask_haproxy(Question::Process),
             Effect::DumpState => self.ask_haproxy(Question::Dump),
             Effect::Deliver { recipient, message } => self.deliver(recipient, message),
-            Effect::Log(note) => log(&note),
+            Effect::Log(note) => {
+                log(&note);
+                self.audit.note(now(self.clock).wall, &note);
+            }
             // These two are the loop's own.
             Effect::Reconnect { .. } | Effect::Exit => {}
         }

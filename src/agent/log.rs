@@ -16,7 +16,7 @@ pub(super) fn log(note: &Note) {
         }
         Note::Misaddressed { node } => warn!(%node, "assignment for another node"),
         Note::TooManyApps { app } => error!(%app, "too many apps command this node"),
-        Note::Accepted { app, stamp } => info!(%app, %stamp, "assignment accepted"),
+        Note::Accepted { app, stamp, .. } => info!(%app, %stamp, "assignment accepted"),
         Note::StaleEpoch { app, offered, known } => warn!(
             %app,
             offered = offered.number,

@@ -1,5 +1,6 @@
 //! Floor 3: the agent of one node. A core that decides everything, and a driver that carries it out.
 
+mod audit;
 mod config;
 pub mod core;
 pub mod counters;

@@ -10,6 +10,7 @@ use tokio::runtime::Builder;
 use super::signals;
 use crate::bus::session;
 use crate::controller::driver;
+use crate::history::{self, Reader, age_ms};
 use crate::http;
 use crate::model::FleetName;
 
@@ -64,6 +65,15 @@ pub struct ControllerArgs {
     /// Metrics with a series per node, too: costly in a large fleet.
     #[arg(long)]
     node_metrics: bool,
+    /// Entries that the history in the state directory has at most; the oldest go first. With 0 there is none.
+    #[arg(long, value_name = "COUNT", default_value_t = 500_000)]
+    history_max_entries: u64,
+    /// How old they become.
+    #[arg(long, value_name = "AGE", default_value = "90d", value_parser = age_ms)]
+    history_max_age: u64,
+    /// A file to which the history is written, too, as JSON lines. It is opened anew when it was rotated away.
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
     /// The fleet; part of every topic.
     #[arg(long, value_name = "NAME", default_value = "default")]
     fleet: FleetName,
@@ -103,12 +113,22 @@ async fn controller(args: &ControllerArgs) -> Result<(), String> {
         fleet: args.fleet.clone(),
         page: args.external_url.clone(),
         bus,
+        history: history::Config {
+            folder: args.state.clone(),
+            rows_max: args.history_max_entries,
+            age_ms_max: args.history_max_age,
+            audit_log: args.audit_log.clone(),
+        },
+    };
+    let shown = http::Shown {
+        node_metrics: args.node_metrics,
+        history: (args.history_max_entries > 0).then(|| Reader::new(args.state.clone())),
     };
     let (queries, receiver) = driver::queries();
     let stop = signals::stop();
     // HTTP ends with the controller, not with the signal: whoever waits for a status still gets one.
     let (ended, mut has_ended) = tokio::sync::watch::channel(());
-    let http = tokio::spawn(http::serve(listener, queries, args.node_metrics, async move {
+    let http = tokio::spawn(http::serve(listener, queries, shown, async move {
         let _ = has_ended.changed().await;
     }));
     let outcome = driver::run(config, receiver, stop).await;

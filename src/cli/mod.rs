@@ -10,6 +10,7 @@ pub mod controller;
 pub mod daemon;
 pub mod demo;
 pub mod forget;
+pub mod history;
 mod log;
 pub mod man;
 pub mod nodes;
@@ -64,6 +65,7 @@ enum Command {
     Nodes(nodes::NodesArgs),
     Why(why::WhyArgs),
     Plan(plan::PlanArgs),
+    History(history::HistoryArgs),
     Forget(forget::ForgetArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
@@ -96,6 +98,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Nodes(args) => answer(nodes::run(args)),
         Command::Why(args) => answer(why::run(args)),
         Command::Plan(args) => answer(plan::run(args)),
+        Command::History(args) => answer(history::run(args)),
         Command::Forget(args) => answer(forget::run(args)),
         Command::Demo(args) => demo::run(args),
         Command::Completions(args) => answer(completions::run(args)),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::client::ClientError;
 use super::select::Unknown;
+use crate::history::ReadError;
 
 /// The answer of a command that asks the controller; its number is the exit code. The numbers mean
 /// the same for every command.
@@ -64,6 +65,9 @@ pub enum Problem {
         /// The bound.
         rounds: usize,
     },
+    /// The history of a state directory cannot be read.
+    #[error(transparent)]
+    History(#[from] ReadError),
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[source] std::io::Error),
@@ -80,6 +84,7 @@ impl Problem {
             | Self::Desired { .. }
             | Self::NotReady { .. }
             | Self::Endless { .. }
+            | Self::History(_)
             | Self::Output(_) => Outcome::NoAnswer,
         }
     }

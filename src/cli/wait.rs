@@ -90,7 +90,10 @@ fn may_pass(problem: &Problem, args: &StatusArgs) -> bool {
         // With a revision that is still to come, its files may be too.
         Problem::Unknown(_) => args.revision.is_some(),
         Problem::NotReady { .. } => true,
-        Problem::Desired { .. } | Problem::Endless { .. } | Problem::Output(_) => false,
+        Problem::Desired { .. }
+        | Problem::Endless { .. }
+        | Problem::History(_)
+        | Problem::Output(_) => false,
     }
 }
 

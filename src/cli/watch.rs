@@ -72,6 +72,7 @@ fn may_pass(problem: &Problem) -> bool {
         Problem::Unknown(_)
         | Problem::Desired { .. }
         | Problem::Endless { .. }
+        | Problem::History(_)
         | Problem::Output(_) => false,
     }
 }

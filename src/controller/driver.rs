@@ -16,9 +16,11 @@ use crate::bus::topics::Topic;
 use crate::bus::wire::{Document, WireError, encode};
 use crate::bus::{BrokerAddress, Refusals, intake};
 use crate::desired::{Snapshot, WatchError, Watcher};
+use crate::history::{self, Keeper};
 use crate::model::buckets::{Buckets, QUICK};
 use crate::model::{
-    AppName, ControllerAlive, ControllerId, DesiredApp, FleetName, Mono, NodeName, Now, Stamp, Wall,
+    AppName, ControllerAlive, ControllerId, DesiredApp, FleetName, Mono, NodeName, Now, Record,
+    Wall, What,
 };
 
 /// Questions that may wait for an answer at once; the rest is turned away.
@@ -27,7 +29,7 @@ const QUERIES_MAX: usize = 64;
 /// Events taken in before the core plans, at most: a flood must not keep it from planning.
 const BURST_MAX: usize = 10_000;
 
-/// How long the last words may take.
+/// How long the last words may take, and the last lines of the history.
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// How long to wait for the marker before the list is asked for again: a broker can drop it.
@@ -45,6 +47,8 @@ pub struct Config {
     pub page: Option<String>,
     /// Where the bus is.
     pub bus: session::Config,
+    /// What is kept of its history; the state directory is the same.
+    pub history: history::Config,
 }
 
 /// Why a controller ends.
@@ -125,6 +129,8 @@ pub struct Counters {
     pub session: session::Counters,
     /// What has come about.
     pub tally: Tally,
+    /// What became of the history.
+    pub history: history::Counters,
 }
 
 impl Default for Counters {
@@ -142,6 +148,7 @@ impl Default for Counters {
             desired_faults: 0,
             session: session::Counters::default(),
             tally: Tally::default(),
+            history: history::Counters::default(),
         }
     }
 }
@@ -175,6 +182,8 @@ pub async fn run(
     let mut driver = Driver {
         core: Core::new(setup.clone(), store.load()),
         store,
+        history: Keeper::start(&config.history),
+        records: Vec::new(),
         clock,
         handle,
         counters: Counters::default(),
@@ -216,6 +225,7 @@ pub async fn run(
             }
         }
         let resigned = resigned.or_else(|| driver.plan());
+        driver.history.keep(std::mem::take(&mut driver.records));
         if let Some(reason) = resigned {
             driver.close(&setup.id).await;
             return Err(ControllerError::Resigned { reason });
@@ -276,6 +286,9 @@ fn desired(snapshot: Snapshot) -> BTreeMap<AppName, Result<DesiredApp, String>> 
 struct Driver {
     core: Core,
     store: Store,
+    history: Keeper,
+    /// For the history, since it last got some.
+    records: Vec<Record>,
     clock: Clock,
     handle: Handle,
     counters: Counters,
@@ -388,9 +401,14 @@ impl Driver {
                         not_kept.insert(file.app.clone(), error.to_string());
                     }
                 },
-                Effect::Log(event) => {
-                    self.counters.tally.count(&event);
-                    super::log::log(&event, &self.core);
+                Effect::Log(record) => {
+                    if let What::Event(kind) = &record.what {
+                        self.counters.tally.count(kind);
+                    }
+                    super::log::log(&record);
+                    if !(not_kept.contains_key(&record.app) && record.rests_on_the_disk()) {
+                        self.records.push(*record);
+                    }
                 }
                 Effect::Resign { reason } => resigned = Some(reason),
             }
@@ -410,8 +428,6 @@ impl Driver {
             }
             Publication::Assignment(a) => {
                 self.counters.assignments += 1;
-                let Stamp { epoch, generation } = &a.stamp;
-                tracing::debug!(app = %a.app, node = %a.node, epoch = epoch.number, generation, "assignment is published");
                 self.send(&Topic::Assignment(a.node.clone(), a.app.clone()), a)
             }
             Publication::Ledger(app, cluster, ledger) => {
@@ -465,6 +481,7 @@ impl Driver {
                 let mut counters = self.counters.clone();
                 counters.session = self.handle.counters();
                 counters.unconfirmed = self.handle.unconfirmed();
+                counters.history = self.history.counters();
                 counters.documents_bad = self.refusals.count();
                 drop(to.send(Box::new((self.core.view(now), counters))));
             }
@@ -479,6 +496,8 @@ impl Driver {
     }
 
     async fn close(&mut self, id: &ControllerId) {
+        self.history.keep(std::mem::take(&mut self.records));
+        self.history.flush(CLOSE).await;
         if self.core.is_live() {
             let last = ControllerAlive { alive: false, ..self.core.alive(self.connection) };
             if let Err(error) = self.send(&Topic::Controller(id.clone()), &last) {

@@ -325,6 +325,7 @@ fn live_event(event: &Event) -> LiveEvent<'_> {
             | EventKind::MessageSent { .. }
             | EventKind::MessageDelivered { .. }
             | EventKind::MessageFailed { .. }
+            | EventKind::NodeForgotten
             | EventKind::LeadershipClaimed { .. } => false,
         },
     }

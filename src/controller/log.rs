@@ -1,39 +1,46 @@
-//! Events as lines of the log: a constant message for each kind, and what differs in fields.
+//! Records as lines of the log: a constant message for each kind, and what differs in fields.
 
-use crate::model::{Event, EventKind, RolloutId};
+use crate::model::{EventKind, Record, What};
 
-use super::core::Core;
-
-/// Logs what has happened, with the claim and the rollout that it happened under.
-pub(super) fn log(event: &Event, core: &Core) {
-    let (epoch, rollout) = core.circumstances(event);
-    log_under(event, epoch, rollout);
-}
-
-fn log_under(event: &Event, epoch: Option<u64>, rollout: Option<&RolloutId>) {
-    let app = tracing::field::display(&event.app);
-    let cluster = event.cluster.as_ref().map(tracing::field::display);
-    let node = event.node.as_ref().map(tracing::field::display);
-    let rollout = rollout.map(tracing::field::display);
+/// Logs what has come about, was decided, or was asked for.
+pub(super) fn log(record: &Record) {
+    let app = tracing::field::display(&record.app);
+    let cluster = record.cluster.as_ref().map(tracing::field::display);
+    let node = record.node.as_ref().map(tracing::field::display);
+    let rollout = record.rollout.as_ref().map(tracing::field::display);
+    let epoch = record.epoch.as_ref().map(|epoch| epoch.number);
     macro_rules! line {
         ($level:ident, $message:literal $($more:tt)*) => {
-            tracing::$level!(app, cluster, node, epoch, rollout $($more)*, $message)
+            tracing::$level!(app, cluster, node, rollout, epoch $($more)*, $message)
         };
     }
-    match &event.kind {
+    let kind = match &record.what {
+        What::Event(kind) => kind,
+        // One for every node and every step: too many for a large fleet's log.
+        What::Decision(decision) => {
+            line!(debug, "node is decided on", %decision);
+            return;
+        }
+        What::Action { asked, of, generation, server } => {
+            let (asked, server) = (asked.as_str(), server.as_deref());
+            line!(debug, "agent is asked", asked, %of, generation, server);
+            return;
+        }
+    };
+    match kind {
         EventKind::RolloutBegun { rollout: _, revision } => {
             line!(info, "rollout has begun", %revision);
         }
         EventKind::Converged { rollout: of, revision } => {
-            tracing::info!(app, cluster, epoch, rollout = %of, %revision, "cluster has converged");
+            tracing::info!(app, cluster, rollout = %of, epoch, %revision, "cluster has converged");
         }
         EventKind::NodeFailed { detail } => line!(warn, "node has failed", detail),
         EventKind::NodeRecovered => line!(info, "node has recovered"),
         EventKind::Rejected { revision, rollback } => {
             line!(warn, "revision is rejected", %revision, rollback);
         }
-        // One for every node and every step: too many for a large fleet's log.
         EventKind::Decided { decision } => line!(debug, "node is decided on", decision),
+        EventKind::NodeForgotten => line!(info, "node is forgotten"),
         EventKind::DesiredChanged => line!(info, "desired files have changed"),
         EventKind::DesiredInvalid { fault } => line!(warn, "desired files are faulty", fault),
         EventKind::DesiredVanished => line!(warn, "desired files have gone"),

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::core::{App, Core};
 use crate::model::buckets::{Buckets, SLOW};
 use crate::model::{
-    Act, AppName, ClusterLedger, ClusterName, Decision, Event, EventKind, Mono, NodeName, Now,
-    RolloutId, Wait, Wall,
+    Act, AppName, ClusterLedger, ClusterName, Decision, EventKind, Mono, NodeName, Now, RolloutId,
+    Wait, Wall,
 };
 use crate::plan::Phase;
 
@@ -176,8 +176,8 @@ impl Tally {
     }
 
     /// Counts what happened to messages.
-    pub fn count(&mut self, event: &Event) {
-        match &event.kind {
+    pub fn count(&mut self, kind: &EventKind) {
+        match kind {
             EventKind::MessageSent { .. } => self.messages.handed_out += 1,
             EventKind::MessageDelivered { .. } => self.messages.delivered += 1,
             EventKind::MessageFailed { .. } => self.messages.failed += 1,
@@ -191,6 +191,7 @@ impl Tally {
             | EventKind::DesiredInvalid { .. }
             | EventKind::DesiredVanished
             | EventKind::PresenceChanged { .. }
+            | EventKind::NodeForgotten
             | EventKind::LeadershipClaimed { .. } => {}
         }
     }

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::exposition::Exposition;
-use super::reason;
 use crate::controller::driver::Counters;
 use crate::controller::view::{AppView, BalancerView, ClusterView, NodeView, ServerState, View};
+use crate::history;
 use crate::model::{
-    AppName, Cause, ClusterName, ConditionStatus, ConditionType, NodeName, Presence, RevisionSeen,
-    Standing, Wall,
+    AppName, Cause, ClusterName, ConditionStatus, ConditionType, Decision, NodeName, Presence,
+    RevisionSeen, Standing, Wall,
 };
 use crate::plan::Phase;
 
@@ -50,6 +50,7 @@ pub(super) fn encode(
         nodes(&mut page, view);
     }
     reconciling(&mut page, view, counters);
+    history(&mut page, &counters.history);
     bus(&mut page, view, counters);
     page.text()
 }
@@ -283,13 +284,13 @@ fn quiet(page: &mut Exposition, view: &View) {
 fn decisions(page: &mut Exposition, view: &View) {
     let mut counts: BTreeMap<(&str, &str, &str, &str), usize> = BTreeMap::new();
     for (app, cluster, _) in each_cluster(view) {
-        for decision in reason::DECISIONS {
+        for decision in Decision::KINDS {
             counts.insert((app.as_str(), cluster.as_str(), decision, ""), 0);
         }
     }
     for (app, state) in view.nodes.values().flat_map(|node| &node.apps) {
         let (Some(cluster), Some(decision)) = (&state.cluster, &state.decision) else { continue };
-        let (decision, reason) = reason::of(decision);
+        let (decision, reason) = decision.names();
         let (app, cluster) = (app.as_str(), cluster.as_str());
         *counts.entry((app, cluster, decision, "")).or_default() += 1;
         *counts.entry((app, cluster, decision, reason)).or_default() += 1;
@@ -373,7 +374,7 @@ fn nodes(page: &mut Exposition, view: &View) {
     page.gauges("evenkeel_node_decision_info", help, |family| {
         for (name, app, state) in parts(&view.nodes) {
             let Some(decision) = &state.decision else { continue };
-            let (decision, reason) = reason::of(decision);
+            let (decision, reason) = decision.names();
             let cluster = state.cluster.as_ref().map_or("", |cluster| cluster.as_str());
             let labels = [
                 ("app", app.as_str()),
@@ -431,6 +432,40 @@ fn reconciling(page: &mut Exposition, view: &View, counters: &Counters) {
     page.counter("evenkeel_state_writes_total", help, counters.kept);
     let help = "Files that could not be written to the state directory.";
     page.counter("evenkeel_state_write_failures_total", help, counters.kept_not);
+}
+
+/// Where there is no audit trail, there are no series of one.
+#[allow(clippy::cast_precision_loss)] // a bounded queue
+fn history(page: &mut Exposition, counters: &history::Counters) {
+    let places = || {
+        let places = [("database", &counters.store), ("audit_log", &counters.audit)];
+        places.into_iter().filter_map(|(name, counters)| Some((name, counters.as_ref()?)))
+    };
+    page.counters("evenkeel_history_entries_total", "Entries of the history.", |family| {
+        for (place, counters) in places() {
+            for (outcome, count) in [("written", counters.written), ("lost", counters.lost)] {
+                family.counter(&[("place", place), ("outcome", outcome)], count);
+            }
+        }
+    });
+    let help = "Writes of the history that failed.";
+    page.counters("evenkeel_history_write_failures_total", help, |family| {
+        for (place, counters) in places() {
+            family.counter(&[("place", place)], counters.failures);
+        }
+    });
+    let help = "Entries of the history that wait to be written.";
+    page.gauges("evenkeel_history_pending_entries", help, |family| {
+        for (place, counters) in places() {
+            family.gauge(&[("place", place)], counters.pending as f64);
+        }
+    });
+    let help = "Whether the last write of the history failed.";
+    page.gauges("evenkeel_history_failing", help, |family| {
+        for (place, counters) in places() {
+            family.gauge(&[("place", place)], one_if(counters.failing.is_some()));
+        }
+    });
 }
 
 #[allow(clippy::cast_precision_loss)] // a queue is far below 2^52

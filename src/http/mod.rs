@@ -3,9 +3,9 @@
 
 mod agent;
 mod exposition;
+mod history;
 mod metrics;
 mod page;
-mod reason;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -25,21 +25,30 @@ pub use agent::serve_agent;
 
 use crate::controller::driver::{ForgetError, Queries, Query};
 use crate::controller::view::ClusterView;
+use crate::history::Reader;
 use crate::model::{AppName, ClusterName, NodeName};
 
 /// How long the driver may take to answer. It answers between two plans, which take milliseconds;
 /// one that takes longer than this is not alive.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` is done; then answers what is under way, and ends. With `node_metrics`, metrics have a
-/// series per node.
+/// What is shown beside what the driver says.
+#[derive(Clone)]
+pub struct Shown {
+    /// Metrics have a series per node, too.
+    pub node_metrics: bool,
+    /// The history, if one is kept.
+    pub history: Option<Reader>,
+}
+
+/// Serves until `stop` is done; then answers what is under way, and ends.
 ///
 /// # Errors
 /// The error of the listener.
 pub async fn serve(
     listener: TcpListener,
     queries: Queries,
-    node_metrics: bool,
+    shown: Shown,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -49,6 +58,7 @@ pub async fn serve(
         .route("/api/v1/state", get(state))
         .route("/api/v1/stream", get(stream::stream).with_state(stream::Feed::new(queries.clone())))
         .merge(page::routes())
+        .merge(history::routes(shown.history))
         .route("/api/v1/apps", get(apps))
         .route("/api/v1/clusters", get(clusters))
         .route("/api/v1/nodes", get(nodes))
@@ -57,7 +67,7 @@ pub async fn serve(
         .route("/api/v1/apps/{app}/world", get(world))
         .route("/api/v1/nodes/{node}", get(node))
         .route("/api/v1/nodes/{node}", delete(forget))
-        .layer(Extension(NodeMetrics(node_metrics)))
+        .layer(Extension(NodeMetrics(shown.node_metrics)))
         .layer(DefaultBodyLimit::max(64 * 1024))
         .with_state(queries);
     axum::serve(listener, router).with_graceful_shutdown(stop).await

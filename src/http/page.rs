@@ -1,4 +1,4 @@
-//! The page at `/`: three files that are part of the program. They load nothing from elsewhere, and
+//! The page at `/`: files that are part of the program. They load nothing from elsewhere, and
 //! change nothing.
 
 use axum::Router;
@@ -16,6 +16,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
+    ("/history.js", "text/javascript; charset=utf-8", include_str!("page/history.js")),
     ("/page.svg", "image/svg+xml", include_str!("page/page.svg")),
 ];
 

@@ -90,11 +90,36 @@ pub enum EventKind {
         /// In words.
         error: String,
     },
+    /// Somebody had a node forgotten that has gone.
+    NodeForgotten,
     /// This controller leads the app.
     LeadershipClaimed {
         /// The number of its epoch.
         epoch: u64,
     },
+}
+
+impl EventKind {
+    /// The stable name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::RolloutBegun { .. } => "rollout_begun",
+            Self::Converged { .. } => "converged",
+            Self::NodeFailed { .. } => "node_failed",
+            Self::NodeRecovered => "node_recovered",
+            Self::Rejected { .. } => "rejected",
+            Self::Decided { .. } => "decided",
+            Self::DesiredChanged => "desired_changed",
+            Self::DesiredInvalid { .. } => "desired_invalid",
+            Self::DesiredVanished => "desired_vanished",
+            Self::PresenceChanged { .. } => "presence_changed",
+            Self::MessageSent { .. } => "message_sent",
+            Self::MessageDelivered { .. } => "message_delivered",
+            Self::MessageFailed { .. } => "message_failed",
+            Self::NodeForgotten => "node_forgotten",
+            Self::LeadershipClaimed { .. } => "leadership_claimed",
+        }
+    }
 }
 
 impl fmt::Display for EventKind {
@@ -122,6 +147,7 @@ impl fmt::Display for EventKind {
             Self::MessageSent { key } => write!(f, "message {key} handed out"),
             Self::MessageDelivered { key } => write!(f, "message {key} delivered"),
             Self::MessageFailed { key, error } => write!(f, "message {key} failed: {error}"),
+            Self::NodeForgotten => f.write_str("forgotten, as somebody asked"),
             Self::LeadershipClaimed { epoch } => write!(f, "leads with epoch {epoch}"),
         }
     }

@@ -6,6 +6,7 @@
 
 mod assignment;
 pub mod buckets;
+mod change;
 mod condition;
 mod decision;
 mod desired;
@@ -13,11 +14,14 @@ mod event;
 mod ledger;
 mod message;
 mod name;
+mod reason;
+mod record;
 mod report;
 mod stamp;
 mod time;
 
 pub use assignment::{Assignment, BalancerWork, NodeWork, Order, OutProof, Permit, SettleKey};
+pub use change::{Asked, Change};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use decision::{Act, Blocked, Decision, Done, Wait};
 pub use desired::{
@@ -31,6 +35,7 @@ pub use name::{
     AppName, BackendName, CheckName, ClusterName, ControllerId, FleetName, NameError, NodeName,
     RecipientName, Revision, RolloutId, ServerName,
 };
+pub use record::{Record, What};
 pub use report::{
     AdminBits, Alive, AppReport, Attempt, AttemptFailure, AttemptOutcome, BackendSeen,
     BalancerReport, CheckResult, CheckStatus, ControllerAlive, Health, NotifyReport, Obeyed, Owned,

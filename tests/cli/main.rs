@@ -12,6 +12,7 @@ mod answers;
 mod daemons;
 mod forecast;
 mod packaging;
+mod past;
 mod program;
 mod shown;
 mod stage;

@@ -173,7 +173,8 @@ fn node_view(world: &World, name: &NodeName) -> NodeView {
     }
 }
 
-fn json(document: &impl serde::Serialize) -> Answer {
+/// An answer with this document.
+pub fn json(document: &impl serde::Serialize) -> Answer {
     Answer::status(200, &serde_json::to_string(document).expect("JSON"))
 }
 

@@ -44,12 +44,12 @@ fn a_rollout_is_told_in_lines_with_fields() {
     );
     let decided = of("node is decided on");
     assert!(decided.iter().any(|line| line["node"] == "web1" && &line["rollout"] == rollout));
-    let published = lines.iter().filter(|line| line["message"] == "assignment is published");
-    for line in published {
-        assert!(
-            line["node"].is_string() && line["generation"].is_u64() && &line["epoch"] == epoch,
-            "{line:#?}"
-        );
+    let asked: Vec<&Value> =
+        lines.iter().filter(|line| line["message"] == "agent is asked").collect();
+    assert!(asked.iter().any(|line| line["node"] == "web1"), "{asked:#?}");
+    for line in asked {
+        assert!(line["of"].is_string() && line["generation"].is_u64(), "{line:#?}");
+        assert_eq!(&line["epoch"], epoch, "{line:#?}");
     }
     assert!(lines.iter().all(|line| line["target"].is_string() && line["level"].is_string()));
 }

@@ -35,6 +35,7 @@ mod controls;
 mod dashboards;
 mod demo;
 mod failures;
+mod history;
 mod killed;
 mod metrics;
 mod page;

@@ -16,17 +16,17 @@ use crate::browser::Browser;
 use crate::parts::process::DEADLINE;
 use crate::scene::{Broker, Plot, Scene};
 
-const LIVE: &str = "document.getElementById('link').dataset.live === 'yes'";
+pub const LIVE: &str = "document.getElementById('link').dataset.live === 'yes'";
 
-fn desk() -> Value {
+pub fn desk() -> Value {
     json!({ "viewport": { "width": 1280, "height": 900 }, "colorScheme": "light" })
 }
 
-fn dark() -> Value {
+pub fn dark() -> Value {
     json!({ "viewport": { "width": 1280, "height": 900 }, "colorScheme": "dark" })
 }
 
-fn phone() -> Value {
+pub fn phone() -> Value {
     json!({ "viewport": { "width": 390, "height": 844 }, "colorScheme": "light", "isMobile": true, "hasTouch": true,
         "reducedMotion": "reduce" })
 }
@@ -328,7 +328,7 @@ fn head(scene: &Scene, path: &str, more: &str) -> (String, TcpStream) {
 #[test]
 fn files_and_followers_are_bounded() {
     let scene = Plot { clusters: vec![("alfa", 1)], ..Plot::new(Broker::Embedded) }.start();
-    for path in ["/", "/page.css", "/page.js", "/page.svg"] {
+    for path in ["/", "/page.css", "/page.js", "/history.js", "/page.svg"] {
         let (first, _) = head(&scene, path, "");
         assert!(first.starts_with("HTTP/1.1 200"), "{first}");
         assert!(

@@ -49,6 +49,8 @@ pub struct Plot {
     pub far: Vec<&'static str>,
     /// Nodes whose agents are not started.
     pub absent: Vec<&'static str>,
+    /// The controller's audit trail, seen from the scene's folder.
+    pub audit_log: Option<&'static str>,
 }
 
 impl Plot {
@@ -67,6 +69,7 @@ impl Plot {
             namespaces: None,
             far: Vec::new(),
             absent: Vec::new(),
+            audit_log: None,
         }
     }
 
@@ -351,6 +354,9 @@ impl Scene {
         command.arg("--state").arg(self.folder.join("state/controller"));
         command.arg("--http").arg(format!("127.0.0.1:{}", self.http));
         command.arg("--external-url").arg(self.url());
+        if let Some(file) = self.plot.audit_log {
+            command.arg("--audit-log").arg(self.folder.join(file));
+        }
         match self.plot.broker {
             Broker::Embedded => {
                 command.arg("--bus-listen").arg(format!("127.0.0.1:{}", self.bus));

@@ -294,13 +294,13 @@ impl World {
                         not_kept.insert(file.app.clone(), error);
                     }
                 }
-                Effect::Log(event) => {
+                Effect::Log(record) => {
                     if self.trace.is_loud() {
-                        let of = event.node.as_ref().map_or("itself", NodeName::as_str);
-                        let in_cluster = event.cluster.as_ref().map_or("-", ClusterName::as_str);
+                        let of = record.node.as_ref().map_or("itself", NodeName::as_str);
+                        let in_cluster = record.cluster.as_ref().map_or("-", ClusterName::as_str);
                         self.trace.line(
                             self.now_ms,
-                            &format!("controller: {in_cluster} {of}: {}", event.kind),
+                            &format!("controller: {in_cluster} {of}: {}", record.what),
                         );
                     }
                 }

@@ -17,6 +17,7 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
     ("facts", "command", "its tests hold `cpus` against what the command nproc says"),
     ("haproxy", "command", "an error and its causes in one line"),
     ("haproxy", "disk", "its state file is replaced as a whole"),
+    ("history", "command", "an error and its causes in one line"),
 ];
 
 /// Imports that go up, or sideways without being listed.

@@ -55,7 +55,8 @@ impl Command {
         if in_force.is_some_and(|ours| ours.stamp >= assignment.stamp) {
             return false;
         }
-        step.log(Note::Accepted { app: app.clone(), stamp: assignment.stamp.clone() });
+        let changes = assignment.changes_since(in_force);
+        step.log(Note::Accepted { app: app.clone(), stamp: assignment.stamp.clone(), changes });
         step.disk.change().assignments.insert(app, assignment);
         true
     }

@@ -1,7 +1,7 @@
 //! What is worth a line in the log, as values; the driver logs them with constant messages.
 
 use crate::model::{
-    AppName, Attempt, BackendName, Boot, CheckName, Epoch, MessageKey, NodeName, Owned,
+    AppName, Attempt, BackendName, Boot, Change, CheckName, Epoch, MessageKey, NodeName, Owned,
     RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
 };
 
@@ -36,6 +36,8 @@ pub enum Note {
         app: AppName,
         /// Which.
         stamp: Stamp,
+        /// What it asks otherwise than the one before.
+        changes: Vec<Change>,
     },
     /// An order or a claim came from somebody who does not command any more.
     StaleEpoch {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    AppName, Assignment, Cause, ClusterLedger, ClusterName, Decision, DesiredApp, Epoch, Event,
-    EventKind, Mono, NodeName, Now, Revision, RolloutId, Standing, Wait, Wall,
+    AppName, Assignment, Cause, ClusterLedger, ClusterName, Decision, DesiredApp, Epoch, EventKind,
+    Mono, NodeName, Now, Revision, RolloutId, Standing, Wait, Wall,
 };
 use crate::plan::{self, Assigned, Desire, Plan, Telling};
 
+use super::records::{Because, Moved, Round, of_desired};
 use super::{Core, Effect, Publication, earliest, publish};
 use crate::controller::store::AppFile;
 
@@ -179,6 +180,7 @@ impl Core {
         let names: Vec<AppName> = self.apps.keys().cloned().collect();
         for name in names {
             let Some(app) = self.apps.get_mut(&name) else { continue };
+            let before = app.desired.clone();
             let (changed, kind) = match read.remove(&name) {
                 Some(Ok(desired)) => {
                     let changed = app.take(desired);
@@ -191,7 +193,13 @@ impl Core {
                 None => (app.vanish(), EventKind::DesiredVanished),
             };
             if changed {
-                effects.push(self.tell(now, &name, None, None, kind));
+                let because = match &kind {
+                    EventKind::DesiredInvalid { fault } => {
+                        Because { cause: fault.clone(), ..of_desired(&before, app) }
+                    }
+                    _ => of_desired(&before, app),
+                };
+                effects.push(self.tell(now, &name, None, None, kind, because));
             }
         }
         effects
@@ -231,14 +239,6 @@ impl Core {
         true
     }
 
-    /// The number of the claim and the rollout that an event happens under, if there are any.
-    pub fn circumstances(&self, event: &Event) -> (Option<u64>, Option<&RolloutId>) {
-        let Some(app) = self.apps.get(&event.app) else { return (None, None) };
-        let ledger = event.cluster.as_ref().and_then(|cluster| app.ledgers.get(cluster));
-        let rollout = ledger.and_then(|ledger| ledger.rollout.as_ref());
-        (app.epoch.as_ref().map(|epoch| epoch.number), rollout.map(|rollout| &rollout.id))
-    }
-
     /// Plans for one app; says what follows, and when to look again.
     pub(super) fn plan_app(&mut self, now: Now, name: &AppName) -> (Vec<Effect>, Option<Mono>) {
         let Some(app) = self.apps.get_mut(name) else { return (Vec::new(), None) };
@@ -266,15 +266,27 @@ impl Core {
         let events = std::mem::take(&mut plan.events);
         let assignments = std::mem::take(&mut plan.assignments);
         let moved = app.moved(now, &plan);
+        let (told, actions) = {
+            let round = Round {
+                name,
+                app,
+                plan: &plan,
+                observed: &observed,
+                ledgers: &ledgers,
+                events: &events,
+            };
+            (round.told(moved), round.actions(now, &assignments))
+        };
         app.plan = plan;
         let mut effects = app.change(now, name, epoch.number, ledgers, assignments);
-        for event in events {
-            effects.push(self.tell(now, name, Some(event.cluster), event.node, event.kind));
+        for (event, because) in events.into_iter().zip(told.events) {
+            let (cluster, node) = (Some(event.cluster), event.node);
+            effects.push(self.tell(now, name, cluster, node, event.kind, because));
         }
-        for (node, cluster, decision) in moved {
-            let kind = EventKind::Decided { decision };
-            effects.push(self.tell(now, name, cluster, Some(node), kind));
+        for (moved, because) in told.decisions {
+            effects.push(self.tell_decision(now, name, moved, because));
         }
+        effects.extend(actions.into_iter().map(|record| Effect::Log(Box::new(record))));
         (effects, due)
     }
 }
@@ -427,18 +439,22 @@ impl App {
     }
 
     /// The decisions that are not what they were; what only moves a deadline is no change.
-    fn moved(&mut self, now: Now, plan: &Plan) -> Vec<(NodeName, Option<ClusterName>, String)> {
+    fn moved(&mut self, now: Now, plan: &Plan) -> Vec<Moved> {
         self.since.retain(|node, _| plan.nodes.contains_key(node));
         let mut moved = Vec::new();
         for (node, state) in &plan.nodes {
             let decision = timeless(&state.decision);
-            match self.since.get(node) {
-                Some((known, _)) if *known == decision => {}
-                Some(_) | None => {
-                    moved.push((node.clone(), state.cluster.clone(), state.decision.to_string()));
-                    self.since.insert(node.clone(), (decision, now.wall));
-                }
+            let known = self.since.get(node).map(|(known, _)| known);
+            if known == Some(&decision) {
+                continue;
             }
+            moved.push(Moved {
+                node: node.clone(),
+                cluster: state.cluster.clone(),
+                before: known.cloned(),
+                after: state.decision.clone(),
+            });
+            self.since.insert(node.clone(), (decision, now.wall));
         }
         moved
     }

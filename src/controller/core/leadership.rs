@@ -10,6 +10,7 @@ use crate::model::{
     AppName, Boot, ControllerAlive, ControllerId, Epoch, EventKind, Leader, Mono, Now,
 };
 
+use super::records::Because;
 use super::{Bus, Core, Effect, Publication, publish};
 
 /// How often a leader shows that it lives, in milliseconds. Short, because it is what a restarted
@@ -225,7 +226,14 @@ impl Core {
         self.peers.saw_epoch(name, &epoch);
         let boot = Boot { started: self.setup.started, connection };
         let leader = Leader { app: name.clone(), epoch, boot };
-        let log = self.tell(now, name, None, None, EventKind::LeadershipClaimed { epoch: number });
+        let because = Because {
+            cause: format!("the highest epoch that was seen is {highest}"),
+            before: (highest > 0).then(|| highest.to_string()),
+            after: Some(number.to_string()),
+            rollout: None,
+        };
+        let kind = EventKind::LeadershipClaimed { epoch: number };
+        let log = self.tell(now, name, None, None, kind, because);
         vec![publish(Publication::Leader(leader)), log]
     }
 }

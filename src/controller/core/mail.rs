@@ -13,6 +13,7 @@ use crate::model::{
     render_duration_ms,
 };
 
+use super::records::Because;
 use super::{Core, Effect, Publication, earliest, publish};
 
 /// How long a server may take for a receipt before another one gets the message, in milliseconds:
@@ -206,7 +207,13 @@ impl Core {
         self.post.handed.insert(message.key.clone(), handed);
         let kind = EventKind::MessageSent { key: message.key.to_string() };
         let cluster = Some(message.cluster.clone());
-        effects.push(self.tell(now, &message.app, cluster, Some(to), kind));
+        let because = Because {
+            cause: message.title.clone(),
+            before: None,
+            after: Some("handed out".to_owned()),
+            rollout: message.rollout.clone(),
+        };
+        effects.push(self.tell(now, &message.app, cluster, Some(to), kind, because));
         Some(now.mono.plus_ms(RECEIPT_MS))
     }
 
@@ -330,6 +337,11 @@ impl Core {
             ReceiptOutcome::Failed(error) | ReceiptOutcome::Delayed(error) => Some(error.clone()),
             ReceiptOutcome::Delivered => None,
         });
+        let because = Because {
+            cause: message.title.clone(),
+            rollout: message.rollout.clone(),
+            ..Because::default()
+        };
         let given_up = failed.is_some();
         let refusal = |outcome: &ReceiptOutcome| matches!(outcome, ReceiptOutcome::Failed(_));
         let refused = receipt.outcomes.values().any(refusal);
@@ -345,6 +357,11 @@ impl Core {
             }
             effects.extend(state.keep_ledger(now, app, epoch, cluster, ledger));
         }
+        let because = Because {
+            before: Some("handed out".to_owned()),
+            after: Some(if all_reached { "delivered" } else { "not delivered" }.to_owned()),
+            ..because
+        };
         let key = receipt.key.to_string();
         let kind = if all_reached {
             EventKind::MessageDelivered { key }
@@ -360,7 +377,7 @@ impl Core {
         };
         effects.push(publish(Publication::Receipted(app.clone(), receipt.key.clone())));
         let node = Some(receipt.node.clone());
-        effects.push(self.tell(now, app, Some(cluster.clone()), node, kind));
+        effects.push(self.tell(now, app, Some(cluster.clone()), node, kind, because));
         effects
     }
 }

@@ -9,6 +9,7 @@ mod echo;
 mod leadership;
 mod mail;
 mod nodes;
+mod records;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +17,7 @@ use crate::bus::intake::Document;
 use crate::bus::topics::{Filter, Topic};
 use crate::model::{
     AppName, Assignment, Boot, ClusterLedger, ClusterName, ControllerAlive, ControllerId,
-    DesiredApp, Event, EventKind, Leader, Mailbox, MessageKey, Mono, NodeName, Now,
+    DesiredApp, Event, EventKind, Leader, Mailbox, MessageKey, Mono, NodeName, Now, Record,
 };
 
 pub(super) use apps::App;
@@ -27,6 +28,7 @@ use super::store::AppFile;
 use echo::Echoes;
 use leadership::Peers;
 use mail::Post;
+use records::Because;
 
 /// Silence of an agent after which it counts as unknown, in milliseconds: three heartbeats.
 pub const SILENT_MS: u64 = 90_000;
@@ -85,8 +87,8 @@ pub enum Effect {
     Publish(Box<Publication>),
     /// Write to disk before anything that follows.
     Keep(Box<AppFile>),
-    /// Something that happened, for the log.
-    Log(Box<Event>),
+    /// Something that happened, was decided or is asked, for the log and the history.
+    Log(Box<Record>),
     /// Leave: somebody else leads.
     Resign {
         /// Why, in words.
@@ -398,33 +400,27 @@ impl Core {
         if self.nodes.get(node).is_some_and(|n| !n.can_be_forgotten(now.mono)) {
             return Vec::new();
         }
-        self.nodes.remove(node);
+        let known = self.nodes.remove(node).is_some();
         let mut topics = vec![
             Topic::Alive(node.clone()),
             Topic::Report(node.clone()),
             Topic::Mailbox(node.clone()),
         ];
+        let mut concerned = Vec::new();
         for (name, app) in &mut self.apps {
-            app.assigned.remove(node);
+            let asked = app.assigned.remove(node).is_some();
+            if known && (asked || app.plan.nodes.contains_key(node)) {
+                concerned.push(name.clone());
+            }
             topics.push(Topic::Assignment(node.clone(), name.clone()));
         }
-        topics.into_iter().map(|topic| publish(Publication::Nothing(topic))).collect()
-    }
-
-    fn tell(
-        &mut self,
-        now: Now,
-        app: &AppName,
-        cluster: Option<ClusterName>,
-        node: Option<NodeName>,
-        kind: EventKind,
-    ) -> Effect {
-        let event = Event { at: now.wall, app: app.clone(), cluster, node, kind };
-        if self.events.len() == EVENTS_MAX {
-            self.events.pop_front();
+        let mut effects: Vec<Effect> =
+            topics.into_iter().map(|topic| publish(Publication::Nothing(topic))).collect();
+        for app in concerned {
+            let (node, kind) = (Some(node.clone()), EventKind::NodeForgotten);
+            effects.push(self.tell(now, &app, None, node, kind, Because::default()));
         }
-        self.events.push_back(event.clone());
-        Effect::Log(Box::new(event))
+        effects
     }
 }
 

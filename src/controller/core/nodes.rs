@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::model::{Alive, AppName, Boot, Mono, NodeName, Now, Presence, Report};
 use crate::plan::Observed;
 
+use super::records::of_presence;
 use super::{Core, Effect, SILENT_MS};
 
 /// One node, as heard.
@@ -114,7 +115,7 @@ impl Core {
         if before == after {
             return Vec::new();
         }
-        self.presence_events(now, &name, after)
+        self.presence_events(now, &name, before, after)
     }
 
     /// Agents carry what was asked of them; whatever is newer than our own memory is taken over.
@@ -140,7 +141,13 @@ impl Core {
         }
     }
 
-    fn presence_events(&mut self, now: Now, name: &NodeName, presence: Presence) -> Vec<Effect> {
+    fn presence_events(
+        &mut self,
+        now: Now,
+        name: &NodeName,
+        before: Presence,
+        presence: Presence,
+    ) -> Vec<Effect> {
         let node = &self.nodes[name];
         let concerns = |app: &&AppName| {
             node.obeyed(app).is_some()
@@ -151,7 +158,8 @@ impl Core {
             .map(|app| {
                 let kind =
                     crate::model::EventKind::PresenceChanged { presence: presence.to_string() };
-                self.tell(now, app, None, Some(name.clone()), kind)
+                let because = of_presence(before, presence);
+                self.tell(now, app, None, Some(name.clone()), kind, because)
             })
             .collect()
     }

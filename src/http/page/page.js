@@ -91,6 +91,8 @@ function take(document_, whole) {
   offset = state.at - heard;
   linked = true;
   if (before) announce(before.events, state.events);
+  // The history is asked for by itself, when there may be more of it.
+  if (!before || before.events !== state.events) document.dispatchEvent(new CustomEvent('news'));
   if (!due) {
     due = true;
     requestAnimationFrame(() => { due = false; draw(); });

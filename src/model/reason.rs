@@ -1,19 +1,21 @@
-//! The closed names of decisions and their reasons, for labels.
+//! The closed names of decisions and their reasons, for labels and for the history.
 
-use crate::model::{Act, Blocked, Decision, Done, Wait};
+use super::decision::{Act, Blocked, Decision, Done, Wait};
 
-/// A decision's kind and reason.
-pub(super) fn of(decision: &Decision) -> (&'static str, &'static str) {
-    match decision {
-        Decision::Act(act) => ("act", act_name(act)),
-        Decision::Wait { what, .. } => ("wait", wait_name(what)),
-        Decision::Blocked(by) => ("blocked", blocked_name(by)),
-        Decision::Done(done) => ("done", done_name(done)),
+impl Decision {
+    /// The kinds of [`Self::names`].
+    pub const KINDS: [&str; 4] = ["act", "wait", "blocked", "done"];
+
+    /// The stable names of its kind and of its reason.
+    pub fn names(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Act(act) => ("act", act_name(act)),
+            Self::Wait { what, .. } => ("wait", wait_name(what)),
+            Self::Blocked(by) => ("blocked", blocked_name(by)),
+            Self::Done(done) => ("done", done_name(done)),
+        }
     }
 }
-
-/// The kinds.
-pub(super) const DECISIONS: [&str; 4] = ["act", "wait", "blocked", "done"];
 
 fn act_name(act: &Act) -> &'static str {
     match act {
