@@ -5,7 +5,7 @@
 .SUFFIXES:
 .PHONY: help build man demo test screenshots simulate killed exhaustive fuzz lint advisories
 
-# A C compiler and linker, for the crate ring and for Rust itself.
+# A C compiler and linker, for the crate ring, for SQLite and for Rust itself.
 BUILDS = gcc libc6-dev
 DEMO = $(BUILDS) git haproxy monitoring-plugins-basic
 TEST = $(DEMO) argon2 ca-certificates chromium fonts-dejavu-core groff-base iproute2 mosquitto mosquitto-clients openssl \

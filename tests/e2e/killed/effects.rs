@@ -9,7 +9,10 @@ use crate::scene::{Broker, Plot, Scene};
 fn roll_out(scene: &mut Scene, revision: u32, place: Option<&Place>) -> bool {
     scene.write_cluster("alfa", &format!("revision = \"{revision}\""));
     let trace = scene.folder.join("trace");
-    let mut traced = Traced::start(scene, &scene.controller_command(), &trace, place);
+    let mut command = scene.controller_command();
+    // The history's writes are none of the rollout; its thread would get to most numbers first.
+    command.arg("--history-max-entries=0");
+    let mut traced = Traced::start(scene, &command, &trace, place);
     // Nobody asks the controller meanwhile: an answer would be a call, too.
     eventually("it is killed, or has done all", || {
         let told = scene.titles().len() >= revision as usize - 1;

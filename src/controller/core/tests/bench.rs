@@ -24,6 +24,8 @@ pub struct Bench {
     /// Everything that was published, and not taken away by a test.
     pub sent: Vec<Publication>,
     pub resigned: Option<String>,
+    /// What the history would have, as the driver hands it over.
+    pub recorded: Vec<Record>,
     /// The agents.
     pub world: World,
     /// Agents that are heard.
@@ -179,6 +181,7 @@ impl Bench {
             retained,
             sent: Vec::new(),
             resigned: None,
+            recorded: Vec::new(),
             world,
             silent: BTreeSet::new(),
             waiting: VecDeque::new(),
@@ -274,7 +277,12 @@ impl Bench {
         let mut not_kept: BTreeSet<AppName> = BTreeSet::new();
         for effect in effects {
             match effect {
-                Effect::Subscribe(_) | Effect::Log(_) => {}
+                Effect::Subscribe(_) => {}
+                Effect::Log(record) => {
+                    if !(not_kept.contains(&record.app) && record.rests_on_the_disk()) {
+                        self.recorded.push(*record);
+                    }
+                }
                 Effect::Resign { reason } => self.resigned = Some(reason),
                 Effect::Keep(file) if self.disk_full || not_kept.contains(&file.app) => {
                     not_kept.insert(file.app.clone());

@@ -5,3 +5,4 @@ mod leading;
 mod mail;
 mod memory;
 mod presence;
+mod records;
