@@ -297,11 +297,14 @@ impl World {
                 Effect::Log(record) => {
                     if self.trace.is_loud() {
                         let of = record.node.as_ref().map_or("itself", NodeName::as_str);
+                        let what = match &record.what {
+                            What::Event(kind) => kind.to_string(),
+                            What::Decision(decision) => decision.to_string(),
+                            What::Action { asked, of, .. } => format!("{} of {of}", asked.as_str()),
+                        };
                         let in_cluster = record.cluster.as_ref().map_or("-", ClusterName::as_str);
-                        self.trace.line(
-                            self.now_ms,
-                            &format!("controller: {in_cluster} {of}: {}", record.what),
-                        );
+                        self.trace
+                            .line(self.now_ms, &format!("controller: {in_cluster} {of}: {what}"));
                     }
                 }
                 Effect::Resign { reason } => {
