@@ -314,7 +314,8 @@ impl World {
         let haproxy = agent.haproxy.as_mut().expect("a HAProxy");
         for SetServer { server, .. } in commands {
             let Some((before, at_ms)) = agent.unseen.remove(server) else { continue };
-            if self.now_ms - at_ms < BLIND_MS {
+            // What it has lifted is lifted either way.
+            if !before.is_out() && self.now_ms - at_ms < BLIND_MS {
                 haproxy.servers.get_mut(server).expect("a server").admin = before;
                 self.trace.line(self.now_ms, &format!("{server} at {lb}: nobody saw that hand"));
             }
