@@ -328,6 +328,10 @@ impl Known {
             }
         }
         for (cluster, revision) in reached {
+            // What had failed has been mended since.
+            if self.rejected.get(&cluster).is_some_and(|((_, tried, _), _)| *tried == revision) {
+                self.rejected.remove(&cluster);
+            }
             if let Some(before) = self.converged.insert(cluster.clone(), revision) {
                 self.converged_before.entry(cluster).or_default().insert(before);
             }

@@ -74,8 +74,8 @@ impl Course {
         if rejected.rollback {
             return converged.cloned();
         }
-        // Hold. What has failed stays as it is, out; what was tried stays at the target; the rest
-        // stays where it came from.
+        // Hold. What has failed stays as it is, out; what was tried stays at the target; the rest comes back with what
+        // it runs, if that is where it came from, though the cluster as a whole may never have got there.
         let failed = self.ledger.rollout.as_ref().and_then(|r| r.failed.get(&member.name));
         if let Some(failure) = failed {
             return Some(failure.revision.clone());
@@ -89,7 +89,12 @@ impl Course {
             return Some(self.aim.clone());
         }
         let from = self.ledger.rollout.as_ref().and_then(|r| r.from.get(&member.name));
-        converged.or(from).cloned()
+        let has_failed = member.app.attempt.as_ref().is_some_and(|attempt| {
+            Some(&attempt.revision) == from
+                && matches!(attempt.outcome, AttemptOutcome::Failed { .. })
+        });
+        let untouched = from.filter(|from| member.revision() == Some(from) && !has_failed);
+        untouched.or(converged).or(from).cloned()
     }
 
     /// Nothing may start, and there is nothing to go back to: what is out comes back with what it runs, if that is

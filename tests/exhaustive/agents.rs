@@ -13,7 +13,7 @@ use evenkeel::agent::core::{
 };
 use evenkeel::checker::{By, Fact};
 use evenkeel::model::*;
-use evenkeel::plan::ports::{BalancerState, SetServer, UpgradeError};
+use evenkeel::plan::ports::{BalancerState, ProcessId, SetServer, UpgradeError};
 
 use crate::haproxy::Haproxy;
 use crate::mutant;
@@ -157,6 +157,14 @@ impl Agent {
             Some(Question::Set(commands)) => commands.iter().any(|set| set.server == server(web)),
             Some(Question::Dump) | None => false,
         }
+    }
+
+    /// With these bits a server would be as its core last read it, by which nobody can tell that a hand has been there
+    /// in between, and whose they are.
+    pub fn would_not_see(&self, web: &NodeName, bits: AdminBits) -> bool {
+        let (Some(haproxy), Some(read)) = (&self.haproxy, &self.read) else { return false };
+        read.process == ProcessId(haproxy.process)
+            && read.backends[&backend()][&server(web)].admin == bits
     }
 
     /// HAProxy has changed since its core last read it.

@@ -244,7 +244,9 @@ fn wrong(state: &State) -> Vec<Action> {
                 for web in webs.into_iter().filter(|web| !state.agents[lb].is_setting(web)) {
                     let bits = state.agents[lb].haproxy.as_ref().map(|h| h.servers[&server(web)]);
                     let other = if bits == Some(AdminBits(0)) { 1 } else { 0 };
-                    actions.push(Action::Hand(lb.clone(), web.clone(), AdminBits(other)));
+                    if !state.agents[lb].would_not_see(web, AdminBits(other)) {
+                        actions.push(Action::Hand(lb.clone(), web.clone(), AdminBits(other)));
+                    }
                 }
             }
             Kind::UpgradeFails => {
