@@ -277,7 +277,7 @@ impl Driver {
         match effect {
             Effect::Subscribe(interests) => {
                 let filters: Vec<Filter> =
-                    interests.into_iter().map(|interest| self.filter(interest)).collect();
+                    interests.into_iter().map(|interest| filter(&self.node, interest)).collect();
                 unsent("subscriptions", self.session.subscribe(&filters));
             }
             Effect::Mark { connection } => {
@@ -377,20 +377,6 @@ impl Driver {
         }
     }
 
-    fn filter(&self, interest: Interest) -> Filter {
-        let node = self.node.clone();
-        match interest {
-            Interest::OwnAlive => Filter::One(Topic::Alive(node)),
-            Interest::OwnReport => Filter::One(Topic::Report(node)),
-            Interest::OwnMarker => Filter::One(Topic::NodeMarker(node)),
-            Interest::OwnAssignments => Filter::NodeAssignments(node),
-            Interest::OwnMailbox => Filter::One(Topic::Mailbox(node)),
-            Interest::Leaders => Filter::AllLeaders,
-            Interest::ReportOf(other) => Filter::One(Topic::Report(other)),
-            Interest::Arrivals => Filter::AllAlive,
-        }
-    }
-
     fn translate(&mut self, event: session::Event) -> Option<Event> {
         match event {
             session::Event::Connected { connection } => {
@@ -434,6 +420,22 @@ impl Driver {
 }
 
 /// What a document means to the agent; none if it was deleted, which is no order, or is nothing to it.
+/// What an agent of `node` subscribes to for `interest`.
+#[must_use]
+pub fn filter(node: &NodeName, interest: Interest) -> Filter {
+    let node = node.clone();
+    match interest {
+        Interest::OwnAlive => Filter::One(Topic::Alive(node)),
+        Interest::OwnReport => Filter::One(Topic::Report(node)),
+        Interest::OwnMarker => Filter::One(Topic::NodeMarker(node)),
+        Interest::OwnAssignments => Filter::NodeAssignments(node),
+        Interest::OwnMailbox => Filter::One(Topic::Mailbox(node)),
+        Interest::Leaders => Filter::AllLeaders,
+        Interest::ReportOf(other) => Filter::One(Topic::Report(other)),
+        Interest::Arrivals => Filter::AllAlive,
+    }
+}
+
 fn received(document: intake::Document, retained: bool) -> Option<Event> {
     let document = match document {
         intake::Document::Assignment(assignment) => Document::Assignment(assignment),

@@ -9,5 +9,5 @@ mod log;
 mod store;
 
 pub use config::{Config, ConfigError};
-pub use driver::{AgentError, run, run_until};
+pub use driver::{AgentError, filter, run, run_until};
 pub use store::StateError;

@@ -15,7 +15,7 @@ use evenkeel::checker::{By, Fact};
 use evenkeel::model::*;
 use evenkeel::plan::ports::{BalancerState, ProcessId, SetServer, UpgradeError};
 
-use crate::haproxy::Haproxy;
+use crate::haproxy::{Haproxy, Server};
 use crate::mutant;
 use crate::plot::{Plot, app, backend, revision, server};
 use crate::state::{Mail, Part, Sealed, State, controller};
@@ -52,7 +52,7 @@ pub struct Agent {
     /// HAProxy as the core last read it.
     read: Option<BalancerState>,
     /// The servers as the checker was told.
-    told: BTreeMap<ServerName, AdminBits>,
+    told: BTreeMap<ServerName, Server>,
 }
 
 /// What HAProxy is asked to do.
@@ -108,8 +108,8 @@ impl Agent {
             let mut agent = Agent::new(name);
             let state_file = plot.state_file;
             agent.setup.balancer = Some(BalancerSetup { state_file, backends: Vec::new() });
-            let webs = plot.webs.iter().map(|(web, _)| web);
-            agent.haproxy = Some(Haproxy::new(webs, state_file));
+            let servers = plot.webs.iter().map(|(web, _)| (server(web), false)).collect();
+            agent.haproxy = Some(Haproxy::new(backend(), servers, state_file));
             (name.clone(), Part::new(agent))
         });
         webs.chain(balancers).collect()
@@ -159,6 +159,11 @@ impl Agent {
         }
     }
 
+    /// The bits of a server; of a load balancer's agent.
+    pub fn bits(&self, web: &NodeName) -> AdminBits {
+        self.haproxy.as_ref().expect("a HAProxy").servers[&server(web)].admin
+    }
+
     /// With these bits a server would be as its core last read it, by which nobody can tell that a hand has been there
     /// in between, and whose they are.
     pub fn would_not_see(&self, web: &NodeName, bits: AdminBits) -> bool {
@@ -169,7 +174,7 @@ impl Agent {
 
     /// HAProxy has changed since its core last read it.
     pub fn is_stale(&self) -> bool {
-        self.haproxy.as_ref().map(Haproxy::read) != self.read
+        self.haproxy.as_ref().and_then(|haproxy| haproxy.read().ok()) != self.read
     }
 }
 
@@ -268,7 +273,7 @@ impl State {
             }
             Effect::ReadBalancer => {
                 let agent = self.agent(name);
-                let state = agent.haproxy.as_ref().expect("a HAProxy").read();
+                let state = agent.haproxy.as_ref().expect("a HAProxy").read().expect("it runs");
                 agent.read = Some(state.clone());
                 let owned = agent.disk.as_ref().map(|memory| memory.owned.clone());
                 let ours = |server: &ServerName| {
@@ -279,8 +284,8 @@ impl State {
                 events.push_back(Event::BalancerRead(Ok(state)));
             }
             Effect::AskProcess => {
-                let process = self.agents[name].haproxy.as_ref().expect("a HAProxy").read().process;
-                events.push_back(Event::ProcessSeen(Ok(process)));
+                let process = self.agents[name].haproxy.as_ref().expect("a HAProxy").process();
+                events.push_back(Event::ProcessSeen(process));
             }
             Effect::SetBalancer(commands) => {
                 self.agent(name).asked = Some(Question::Set(commands));
@@ -373,7 +378,7 @@ impl State {
                 Event::BalancerSet(Ok(answers))
             }
             Question::Dump => {
-                haproxy.dump();
+                haproxy.dump_state().expect("it runs");
                 Event::StateDumped(Ok(()))
             }
         };
@@ -385,8 +390,7 @@ impl State {
     pub fn tell_servers(&mut self, lb: &NodeName, by: By) {
         let agent = self.agent(lb);
         let Some(haproxy) = &agent.haproxy else { return };
-        let news =
-            haproxy.servers.iter().filter(|(name, bits)| agent.told.get(*name) != Some(*bits));
+        let news = haproxy.servers.iter().filter(|(name, now)| agent.told.get(*name) != Some(*now));
         let news: Vec<_> = news.map(|(name, _)| (name.clone(), haproxy.seen(name))).collect();
         agent.told = haproxy.servers.clone();
         for (server, seen) in news {

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Debug};
-use std::sync::Arc;
 
 use evenkeel::bus::intake::Document;
 use evenkeel::checker::{Fact, Tale};
@@ -17,10 +16,8 @@ use evenkeel::plan::Phase;
 use crate::agents::BEAT_MS;
 use crate::mutant;
 use crate::plot::app;
+use crate::presence::{Presence, SILENT_MS};
 use crate::state::{Mail, State, controller};
-
-/// Silence after which a node may not be taken to be there any more, by the design.
-const SILENT_MS: u64 = 90_000;
 
 /// A core that plans more often than this for one event has run wild.
 const ROUNDS_MAX: usize = 100;
@@ -35,7 +32,7 @@ pub struct Control {
     /// Which one it is: a controller that has lost its disk is another one.
     identity: u64,
     pub clock_ms: u64,
-    heard: BTreeMap<NodeName, Heard>,
+    presence: Presence,
     told: BTreeSet<MessageKey>,
     /// What it decided last, and what it makes of the clusters.
     pub shown: BTreeMap<NodeName, Shown>,
@@ -49,15 +46,6 @@ pub struct Shown {
     pub goal: Option<Revision>,
 }
 
-/// What was heard of a node, to know independently of the core whether it is there.
-#[derive(Debug, Clone, Default)]
-struct Heard {
-    boot: Option<Boot>,
-    live_at: Option<Mono>,
-    departed: Option<Boot>,
-    present: bool,
-}
-
 impl Default for Control {
     fn default() -> Self {
         Self {
@@ -66,7 +54,7 @@ impl Default for Control {
             starts: 0,
             identity: 1,
             clock_ms: 1_000_000,
-            heard: BTreeMap::new(),
+            presence: Presence::default(),
             told: BTreeSet::new(),
             shown: BTreeMap::new(),
             phases: BTreeMap::new(),
@@ -81,7 +69,7 @@ impl Debug for Control {
             .field("core", &self.core)
             .field("disk", &self.disk)
             .field("identity", &self.identity)
-            .field("presence", &self.heard)
+            .field("presence", &self.presence)
             .field("told", &self.told)
             .finish()
     }
@@ -104,7 +92,7 @@ impl State {
     pub fn start_controller(&mut self) {
         let control = self.control.edit();
         control.starts += 1;
-        control.heard.clear();
+        control.presence = Presence::default();
         let id = ControllerId::new(format!("c{}", control.identity)).expect("an id");
         let setup = Setup { id, started: control.starts, page: None };
         let files = control.disk.clone().into_iter().collect();
@@ -327,52 +315,16 @@ impl State {
     /// What the checker, and whoever judges presence, learns of what is heard.
     fn note(&mut self, input: &Input) {
         let Input::Heard { document, retained } = input else { return };
-        match document {
-            Document::Report(report) => {
-                let control = self.control.edit();
-                let now = Mono(control.clock_ms);
-                let heard = control.heard.entry(report.node.clone()).or_default();
-                heard.boot = heard.boot.max(Some(report.boot));
-                if !retained {
-                    heard.live_at = Some(now);
-                }
-                self.fact(Fact::Heard(Arc::new((**report).clone())));
-            }
-            Document::Alive(alive) => {
-                let heard = self.control.edit().heard.entry(alive.node.clone()).or_default();
-                if !alive.alive {
-                    heard.departed = heard.departed.max(Some(alive.boot));
-                } else if heard.departed.is_some_and(|boot| boot <= alive.boot) {
-                    heard.departed = None;
-                }
-            }
-            Document::Assignment(assignment) => self.fact(Fact::Found(assignment.clone())),
-            Document::Leader(_)
-            | Document::Controller(_)
-            | Document::Ledger(..)
-            | Document::Mailbox(..)
-            | Document::Receipt(_)
-            | Document::Marker(_)
-            | Document::Deleted(_) => {}
-        }
+        let control = self.control.edit();
+        let now = Mono(control.clock_ms);
+        let fact = control.presence.hear(document, *retained, now);
+        fact.into_iter().for_each(|fact| self.fact(fact));
     }
 
     fn tell_presence(&mut self) {
         let control = self.control.edit();
-        let now = Mono(control.clock_ms);
-        let mut news = Vec::new();
-        for (name, heard) in &mut control.heard {
-            let gone = |departed: Boot| heard.boot.is_none_or(|boot| boot <= departed);
-            let present = heard.live_at.is_some_and(|at| now.since_ms(at) <= SILENT_MS)
-                && !heard.departed.is_some_and(gone);
-            if heard.present != present {
-                heard.present = present;
-                news.push((name.clone(), present));
-            }
-        }
-        for (node, present) in news {
-            self.fact(Fact::Presence { node, present });
-        }
+        let news = control.presence.news(Mono(control.clock_ms));
+        news.into_iter().for_each(|fact| self.fact(fact));
     }
 
     /// Time passes at the controller.

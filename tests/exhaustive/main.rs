@@ -12,9 +12,16 @@ mod fleet;
 #[allow(dead_code)] // the simulator's tests use the rest
 mod mutant;
 
+#[path = "../sim/haproxy.rs"]
+#[allow(dead_code)] // the simulator's tests use the rest
+mod haproxy;
+
+#[path = "../sim/presence.rs"]
+#[allow(dead_code)] // the simulator's tests use the rest
+mod presence;
+
 mod agents;
 mod control;
-mod haproxy;
 mod model;
 mod plot;
 mod print;

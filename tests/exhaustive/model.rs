@@ -174,7 +174,7 @@ fn happen(state: &mut State, action: &Action, dies_at: Option<usize>) -> bool {
         }
         Action::Hand(lb, web, bits) => {
             let haproxy = state.agent(lb).haproxy.as_mut().expect("a HAProxy");
-            haproxy.servers.insert(server(web), *bits);
+            haproxy.servers.get_mut(&server(web)).expect("a server").admin = *bits;
             state.tell_servers(lb, By::Hand);
         }
         Action::Commits(at) => {
@@ -242,8 +242,8 @@ fn wrong(state: &State) -> Vec<Action> {
                 // HAProxy cannot compare and set: what a hand sets while the agent's own order is on its way looks
                 // like ours, and nobody can tell.
                 for web in webs.into_iter().filter(|web| !state.agents[lb].is_setting(web)) {
-                    let bits = state.agents[lb].haproxy.as_ref().map(|h| h.servers[&server(web)]);
-                    let other = if bits == Some(AdminBits(0)) { 1 } else { 0 };
+                    let bits = state.agents[lb].bits(web);
+                    let other = if bits == AdminBits(0) { 1 } else { 0 };
                     if !state.agents[lb].would_not_see(web, AdminBits(other)) {
                         actions.push(Action::Hand(lb.clone(), web.clone(), AdminBits(other)));
                     }

@@ -118,8 +118,7 @@ fn is_true(state: &State, web: &NodeName, of: &ClusterName, decision: &Decision)
         Decision::Blocked(Blocked::Failed { .. }) => failed(web),
         Decision::Blocked(Blocked::Rejected { .. }) => siblings().any(failed),
         Decision::Blocked(Blocked::ForeignMaintenance { lb, .. }) => {
-            let bits = state.agents[lb].haproxy.as_ref().map(|h| h.servers[&server(web)]);
-            bits.is_some_and(|bits| !bits.is_clear())
+            !state.agents[lb].bits(web).is_clear()
         }
         Decision::Blocked(Blocked::Floor { lb, floor, .. }) => {
             let ready = members.keys().filter(|web| is_ready(state, lb, web)).count();

@@ -3,6 +3,7 @@
 
 use evenkeel::model::*;
 
+use crate::haproxy::FIRST;
 use crate::model::{Fleet, has_converged};
 use crate::plot::{backend, revision, server};
 use crate::state::State;
@@ -28,14 +29,14 @@ pub const FAILS: Sight = ("a node has failed", |_, state| {
 pub const HELD: Sight = ("a node is held, out of service", |_, state| {
     state.control.shown.iter().any(|(web, shown)| {
         shown.decision == Decision::Done(Done::Held)
-            && state.plot.balancers.iter().all(|lb| bits(state, lb, web).is_out())
+            && state.plot.balancers.iter().all(|lb| state.agents[lb].bits(web).is_out())
     })
 });
 
 pub const PAUSED: Sight = ("a cluster is paused with a node out", |_, state| {
     state.control.shown.iter().any(|(web, shown)| {
         shown.decision == Decision::Blocked(Blocked::Paused)
-            && state.plot.balancers.iter().any(|lb| bits(state, lb, web).is_out())
+            && state.plot.balancers.iter().any(|lb| state.agents[lb].bits(web).is_out())
     })
 });
 
@@ -88,8 +89,8 @@ pub const LOST_BY_RELOAD: Sight = ("a reload puts back what is to be out", |_, s
             let work = state.broker.assignments.get(lb).and_then(|a| a.balance.get(&backend()));
             let order = work.and_then(|work| work.servers.get(&server(web)));
             order == Some(&Order::Out)
-                && !bits(state, lb, web).is_out()
-                && state.agents[lb].haproxy.as_ref().is_some_and(|haproxy| haproxy.process > 1)
+                && !state.agents[lb].bits(web).is_out()
+                && state.agents[lb].haproxy.as_ref().is_some_and(|haproxy| haproxy.process > FIRST)
         })
     })
 });
@@ -108,8 +109,4 @@ fn converges(state: &State) -> bool {
 
 fn decides(state: &State, is: impl Fn(&Decision) -> bool) -> bool {
     state.control.shown.values().any(|shown| is(&shown.decision))
-}
-
-fn bits(state: &State, lb: &NodeName, web: &NodeName) -> AdminBits {
-    state.agents[lb].haproxy.as_ref().map_or(AdminBits(0), |haproxy| haproxy.servers[&server(web)])
 }

@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use evenkeel::agent::core::{
-    AgentCore, BalancerSetup, Effect, Event, Interest, Memory, Publication, Setup,
-};
-use evenkeel::bus::{Filter, Topic, encode};
+use evenkeel::agent::core::{AgentCore, BalancerSetup, Effect, Event, Memory, Publication, Setup};
+use evenkeel::bus::{Topic, encode};
 use evenkeel::checker::{By, Fact, Tale};
 use evenkeel::model::*;
 use evenkeel::plan::ports::{DeliverError, SetServer};
@@ -296,7 +294,7 @@ impl World {
             }
             Effect::Subscribe(interests) => {
                 for interest in interests {
-                    let filter = filter(name, interest).on(&Self::fleet());
+                    let filter = evenkeel::agent::filter(name, interest).on(&Self::fleet());
                     self.send(&client, Packet::Subscribe(filter));
                 }
             }
@@ -510,19 +508,5 @@ impl World {
             Ok(())
         };
         self.later(name, life, 1, Event::Delivered { key, recipient, result });
-    }
-}
-
-fn filter(name: &NodeName, interest: Interest) -> Filter {
-    let node = name.clone();
-    match interest {
-        Interest::OwnAlive => Filter::One(Topic::Alive(node)),
-        Interest::OwnReport => Filter::One(Topic::Report(node)),
-        Interest::OwnMarker => Filter::One(Topic::NodeMarker(node)),
-        Interest::OwnAssignments => Filter::NodeAssignments(node),
-        Interest::OwnMailbox => Filter::One(Topic::Mailbox(node)),
-        Interest::Arrivals => Filter::AllAlive,
-        Interest::Leaders => Filter::AllLeaders,
-        Interest::ReportOf(other) => Filter::One(Topic::Report(other)),
     }
 }

@@ -13,11 +13,9 @@ use evenkeel::model::*;
 use crate::broker::{Client, Link, Will};
 use crate::disk::Disk;
 use crate::mutant;
+use crate::presence::Presence;
 use crate::wire::Packet;
 use crate::world::{Happening, World};
-
-/// Silence after which a node may not be taken to be there any more, by the design.
-const SILENT_MS: u64 = 90_000;
 
 /// The controller's process and its disk.
 #[derive(Default)]
@@ -35,21 +33,13 @@ pub struct Controller {
     pub identity: Disk,
     /// A file per app.
     pub disk: Disk,
-    heard: BTreeMap<NodeName, Heard>,
+    pub presence: Presence,
     /// What it last read, or has on disk, without a fault.
     good: BTreeMap<ClusterName, DesiredCluster>,
     /// Every ledger as it was last published, by its topic.
     ledgers: BTreeMap<String, Arc<[u8]>>,
     /// It began with an empty disk and goes by what the broker has.
     blank: bool,
-}
-
-/// What was heard of a node, to know independently of the core whether it is there.
-#[derive(Default)]
-struct Heard {
-    boot: Option<Boot>,
-    live_ms: Option<u64>,
-    departed: Option<Boot>,
 }
 
 impl Controller {
@@ -94,10 +84,9 @@ impl World {
         controller.link = None;
         controller.plans = false;
         controller.wake_ms = None;
-        controller.heard.clear();
+        controller.presence = Presence::default();
         controller.setup = Some(setup.clone());
         controller.core = Some(Core::new(setup, files));
-        self.present.clear();
         self.fact(Fact::Restarted);
         self.trace.line(self.now_ms, &format!("controller {id} starts"));
         let life = self.controller.life;
@@ -162,61 +151,17 @@ impl World {
     }
 
     pub fn controller_hears(&mut self, document: Document, retained: bool) {
-        match &document {
-            Document::Report(report) => {
-                let heard = self.controller.heard.entry(report.node.clone()).or_default();
-                heard.boot = heard.boot.max(Some(report.boot));
-                if !retained {
-                    heard.live_ms = Some(self.now_ms);
-                }
-                self.fact(Fact::Heard(Arc::new((**report).clone())));
-            }
-            Document::Alive(alive) => {
-                let heard = self.controller.heard.entry(alive.node.clone()).or_default();
-                if !alive.alive {
-                    heard.departed = heard.departed.max(Some(alive.boot));
-                } else if heard.departed.is_some_and(|boot| boot <= alive.boot) {
-                    heard.departed = None;
-                }
-            }
-            Document::Assignment(assignment) => self.fact(Fact::Found(assignment.clone())),
-            Document::Leader(_)
-            | Document::Controller(_)
-            | Document::Ledger(..)
-            | Document::Mailbox(..)
-            | Document::Receipt(_)
-            | Document::Marker(_)
-            | Document::Deleted(_) => {}
-        }
+        let now = Mono(self.now_ms);
+        let fact = self.controller.presence.hear(&document, retained, now);
+        fact.into_iter().for_each(|fact| self.fact(fact));
         let document = mutant::heard(self.mutant, document);
         self.control(Input::Heard { document, retained });
     }
 
-    /// What was heard on an earlier connection proves nothing.
-    pub fn nobody_is_heard(&mut self) {
-        self.controller.heard.values_mut().for_each(|heard| heard.live_ms = None);
-    }
-
     /// Tells the checker who may be taken to be there.
     fn tell_presence(&mut self) {
-        let now_ms = self.now_ms;
-        let is_present = |heard: &Heard| {
-            heard.live_ms.is_some_and(|at| now_ms - at <= SILENT_MS)
-                && heard.departed.is_none_or(|departed| heard.boot.is_some_and(|b| b > departed))
-        };
-        let heard = self.controller.heard.iter();
-        let now: Vec<(NodeName, bool)> =
-            heard.map(|(name, heard)| (name.clone(), is_present(heard))).collect();
-        for (node, present) in now {
-            if self.present.contains(&node) != present {
-                if present {
-                    self.present.insert(node.clone());
-                } else {
-                    self.present.remove(&node);
-                }
-                self.fact(Fact::Presence { node, present });
-            }
-        }
+        let news = self.controller.presence.news(Mono(self.now_ms));
+        news.into_iter().for_each(|fact| self.fact(fact));
     }
 
     /// Tells the core what has happened; it plans when everything that happens now is told.

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use evenkeel::model::{AdminBits, BackendName, Health, ServerName, ServerSeen};
 use evenkeel::plan::ports::{BalancerError, BalancerState, ProcessId, SetServer, SetState};
 
+/// The first process; every reload makes the next.
+pub const FIRST: u32 = 100;
+
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
@@ -38,7 +41,7 @@ impl Haproxy {
         });
         Self {
             backend,
-            process: 100,
+            process: FIRST,
             down: false,
             state_file,
             servers: servers.collect(),

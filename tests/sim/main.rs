@@ -19,6 +19,7 @@ mod haproxy;
 mod mutant;
 mod plot;
 mod plugin;
+mod presence;
 mod service;
 mod trace;
 mod wire;

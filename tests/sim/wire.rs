@@ -104,7 +104,7 @@ impl World {
         match client {
             Client::Controller => {
                 self.remember();
-                self.nobody_is_heard();
+                self.controller.presence.reconnect();
                 self.control(Input::Connected { connection: link.1 });
             }
             Client::Node(name) => self.tell(&name, AgentEvent::Connected { connection: link.1 }),

@@ -153,8 +153,6 @@ pub struct World {
     pub seen: BTreeSet<&'static str>,
     /// Agents that never start again.
     pub gone: BTreeSet<NodeName>,
-    /// The present of whoever plans, as the checker was told.
-    pub present: BTreeSet<NodeName>,
 }
 
 impl World {
@@ -187,7 +185,6 @@ impl World {
             mutant,
             seen: BTreeSet::new(),
             gone: BTreeSet::new(),
-            present: BTreeSet::new(),
         };
         world.begin();
         world
