@@ -350,16 +350,17 @@ fn addresses(site: &Site) -> String {
         "It goes on until Ctrl-C. Edit {}/alfa.toml, and watch.
 
 the shop             http://127.0.0.1:{}/
-the controller       http://127.0.0.1:{}/api/v1/state
+the live page        http://127.0.0.1:{port}/
+the command line     export EVENKEEL_CONTROLLER=http://127.0.0.1:{port}; evenkeel status --watch
 the bus              mosquitto_sub -V 5 -v -p {} -t 'evenkeel/#'
 HAProxy              echo 'show servers state' | socat - {}
 logs                 {}
 ",
         desired.display(),
         site.front_port,
-        site.http_port,
         site.bus_port,
         site.socket().display(),
-        site.dir.join("log").display()
+        site.dir.join("log").display(),
+        port = site.http_port,
     )
 }

@@ -217,10 +217,12 @@ pub enum Blocked {
         /// In words.
         detail: String,
     },
-    /// The revision has failed on too many nodes; this one is not tried.
+    /// The revision has failed on too many nodes; this one is not tried any more.
     Rejected {
         /// The revision.
         revision: Revision,
+        /// The last attempt here and how it failed, where there was one.
+        failed: Option<(u32, String)>,
     },
     /// Somebody else keeps it out of service.
     ForeignMaintenance {
@@ -399,8 +401,15 @@ impl fmt::Display for Blocked {
             }
             Self::Overdue => f.write_str("its upgrade does not end"),
             Self::Failed { cause, detail } => write!(f, "{cause}: {detail}"),
-            Self::Rejected { revision } => {
+            Self::Rejected { revision, failed: None } => {
                 write!(f, "{revision} has failed on other nodes, and this one is not tried")
+            }
+            Self::Rejected { revision, failed: Some((attempt, why)) } => {
+                write!(
+                    f,
+                    "{revision} has failed on other nodes, and this one is not tried again: "
+                )?;
+                write!(f, "attempt {attempt} failed: {why}")
             }
             Self::ForeignMaintenance { lb, admin } => {
                 let what = if admin.is_out() { "maintenance" } else { "drain" };

@@ -184,8 +184,19 @@ impl Case<'_, '_> {
                 Wait::After { cluster: cluster.clone(), revision: target.clone() },
                 None,
             ),
-            None => Verdict::blocked(Blocked::Rejected { revision: target.clone() }),
+            None => Verdict::blocked(self.rejected(target)),
         }
+    }
+
+    /// Nothing further is tried with `revision`.
+    fn rejected(&self, revision: &Revision) -> Blocked {
+        let settings = &self.fleet.desire(&self.course.cluster).settings;
+        let attempt = attempt_at(self.course, &settings.retry, self.member, revision);
+        let failed = attempt.and_then(|attempt| match &attempt.outcome {
+            AttemptOutcome::Failed { why, .. } => Some((attempt.attempt, why.to_string())),
+            AttemptOutcome::Running | AttemptOutcome::Succeeded => None,
+        });
+        Blocked::Rejected { revision: revision.clone(), failed }
     }
 
     /// It runs what it should: see it into service, and leave it alone there.
@@ -341,7 +352,7 @@ impl Case<'_, '_> {
             return self.failed(goal);
         }
         if let Some(rejected) = course.holds_back() {
-            return Verdict::blocked(Blocked::Rejected { revision: rejected.revision.clone() });
+            return Verdict::blocked(self.rejected(&rejected.revision));
         }
         let (ours, serving) = match traffic {
             Traffic::Unreadable(blocked) => return Verdict::blocked(blocked.clone()),

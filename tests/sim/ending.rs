@@ -226,6 +226,7 @@ fn wanted(
         waits |= !phases.contains(&Phase::Converged);
         may_wait |= phases != [Phase::Converged];
     }
+    let out = members.iter().any(|web| !world.is_in_service(web));
     let certain = dead_lb || (dead_web && !tolerates) || paused || bad;
     match (certain, is_tight(world, stays), waits, may_wait) {
         (true, _, _, false) => &[Phase::Degraded],
@@ -233,11 +234,14 @@ fn wanted(
         // What was out of service already can be upgraded, whatever the floor is.
         (false, true, false, false) => &[Phase::Degraded, Phase::Converged],
         (false, true, false, true) => &[Phase::Degraded, Phase::Progressing, Phase::Converged],
-        // Who dies a while after the last commit may have gone through with it before.
-        (false, false, true, _) if matches!(stays, Stays::Dead(_)) => {
-            &[Phase::Progressing, Phase::Converged]
-        }
-        (false, false, true, _) => &[Phase::Progressing],
+        // Who dies a while after the last commit may have gone through with it before. What failed at the revision that is
+        // kept to meanwhile stays out, and is tried anew with the one that waits.
+        (false, false, true, _) => match (matches!(stays, Stays::Dead(_)), out) {
+            (true, true) => &[Phase::Degraded, Phase::Progressing, Phase::Converged],
+            (true, false) => &[Phase::Progressing, Phase::Converged],
+            (false, true) => &[Phase::Degraded, Phase::Progressing],
+            (false, false) => &[Phase::Progressing],
+        },
         (false, false, false, true) => &[Phase::Progressing, Phase::Converged],
         (false, false, false, false) => &[Phase::Converged],
     }
