@@ -114,6 +114,11 @@ pub enum Fact {
     },
     /// Every copy of a ledger was lost at once: what was told before is not known any more.
     MemoryLost,
+    /// Every copy of what an agent knew was lost at once: what was tried on its node is not known any more.
+    TriesLost {
+        /// Which.
+        node: NodeName,
+    },
 }
 
 /// Who changed something.

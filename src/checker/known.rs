@@ -53,7 +53,7 @@ pub(super) struct Known {
     tried_for: BTreeMap<NodeName, ClusterName>,
     /// The batch that each permit was given under: files may declare a smaller one since.
     batches: BTreeMap<NodeName, usize>,
-    /// The target of a cluster when something was last permitted in it.
+    /// The target of a cluster when something was first asked for it, or last permitted.
     pub aimed: BTreeMap<ClusterName, Revision>,
     /// Something has changed since it was last looked who has converged.
     changed: bool,
@@ -279,10 +279,18 @@ impl Known {
         self.attempts.clear();
     }
 
+    /// Nobody knows any more what was tried on a node.
+    pub(super) fn forget_tries_on(&mut self, node: &NodeName) {
+        self.attempts.retain(|(name, _), _| name != node);
+    }
+
     /// Something is asked in a cluster.
     pub(super) fn act_in(&mut self, cluster: ClusterName) {
         if self.acted_in.contains(&cluster) {
             return;
+        }
+        if let Some(settings) = self.settings(&cluster) {
+            self.aimed.insert(cluster.clone(), settings.revision.clone());
         }
         for node in self.members(&cluster) {
             let service = self.services.entry(node).or_default();

@@ -154,6 +154,7 @@ impl Checker {
                 self.known.forget_tries();
                 self.told.forget();
             }
+            Fact::TriesLost { node } => self.known.forget_tries_on(&node),
         }
         self.breaches.len() - before
     }

@@ -13,7 +13,7 @@ use evenkeel::agent::core::{
 };
 use evenkeel::checker::{By, Fact};
 use evenkeel::model::*;
-use evenkeel::plan::ports::{BalancerState, ProcessId, SetServer, UpgradeError};
+use evenkeel::plan::ports::{BalancerState, SetServer, UpgradeError};
 
 use crate::haproxy::{Haproxy, Server};
 use crate::mutant;
@@ -164,12 +164,11 @@ impl Agent {
         self.haproxy.as_ref().expect("a HAProxy").servers[&server(web)].admin
     }
 
-    /// With these bits a server would be as its core last read it, by which nobody can tell that a hand has been there
-    /// in between, and whose they are.
+    /// With these bits a server would be as its core last read it, by which nobody can tell that a hand or a reload has
+    /// changed it in between, and whose they are.
     pub fn would_not_see(&self, web: &NodeName, bits: AdminBits) -> bool {
-        let (Some(haproxy), Some(read)) = (&self.haproxy, &self.read) else { return false };
-        read.process == ProcessId(haproxy.process)
-            && read.backends[&backend()][&server(web)].admin == bits
+        let read = self.read.as_ref();
+        read.is_some_and(|read| read.backends[&backend()][&server(web)].admin == bits)
     }
 
     /// HAProxy has changed since its core last read it.

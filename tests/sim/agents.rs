@@ -50,6 +50,8 @@ pub struct Agent {
     pub mute: bool,
     /// Its last report, whether that left it or not.
     pub told: Option<Arc<[u8]>>,
+    /// It began with an empty disk, and has not asked the broker yet.
+    pub blank: bool,
 }
 
 /// What HAProxy is asked.
@@ -122,6 +124,7 @@ impl Agent {
             shown: BTreeMap::new(),
             mute: false,
             told: None,
+            blank: false,
         }
     }
 
@@ -155,6 +158,7 @@ impl World {
         agent.link = None;
         agent.wake_ms = None;
         let memory = agent.disk.read::<Memory>();
+        agent.blank = memory.is_none();
         let now = agent.now(now_ms, wall);
         agent.core = Some(AgentCore::new(agent.setup.clone(), memory, now));
         self.trace.line(self.now_ms, &format!("{name} starts"));
@@ -162,6 +166,17 @@ impl World {
         let client = Client::Node(name.clone());
         let at_ms = self.rng.u64(0..100);
         self.after(at_ms, Happening::Connect { client, life });
+    }
+
+    /// With an empty disk it knows what the broker does. What that has lost as well is lost.
+    pub fn remember_agent(&mut self, name: &NodeName) {
+        let topic = Topic::Report(name.clone()).on(&Self::fleet());
+        let agent = self.agents.get_mut(name).expect("an agent");
+        let blank = std::mem::take(&mut agent.blank);
+        if blank && self.broker.memory().get(&topic) != agent.told.as_ref() {
+            self.trace.line(self.now_ms, &format!("what {name} had tried is forgotten"));
+            self.fact(Fact::TriesLost { node: name.clone() });
+        }
     }
 
     /// SIGKILL. What it was deploying goes on by itself, or dies with it.

@@ -107,7 +107,10 @@ impl World {
                 self.controller.presence.reconnect();
                 self.control(Input::Connected { connection: link.1 });
             }
-            Client::Node(name) => self.tell(&name, AgentEvent::Connected { connection: link.1 }),
+            Client::Node(name) => {
+                self.remember_agent(&name);
+                self.tell(&name, AgentEvent::Connected { connection: link.1 });
+            }
         }
     }
 
