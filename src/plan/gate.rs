@@ -83,7 +83,7 @@ fn balancers_there(fleet: &Fleet<'_>, cluster: &ClusterName) -> Result<(), Block
 
 /// No more expected nodes are absent than tolerated, and not all of them: where nobody is there, nothing is
 /// known. Held ones are not missing.
-fn members_there(fleet: &Fleet<'_>, cluster: &ClusterName) -> Result<(), Blocked> {
+pub(super) fn members_there(fleet: &Fleet<'_>, cluster: &ClusterName) -> Result<(), Blocked> {
     let settings = &fleet.desire(cluster).settings;
     let here = |name: &NodeName| fleet.members.get(name).is_some_and(|m| m.is_present());
     let (wanted, missing, names) = match &settings.expect {

@@ -12,6 +12,7 @@ use crate::model::{
     SettleReport, SettleState, Standing,
 };
 
+use super::gate::members_there;
 use super::input::PlanEvent;
 use super::traffic::Traffic;
 use super::view::{Fleet, Member};
@@ -44,7 +45,8 @@ impl Course {
         let id = derive(&settings.revision);
         let begun = ledger.rollout.as_ref().is_some_and(|r| r.id == id);
         let changes = ledger.converged.as_ref().is_none_or(|c| c.revision != settings.revision);
-        let waits_after = if changes && !begun { not_converged_yet(fleet, cluster) } else { None };
+        let starts = changes && !begun && !is_there_already(fleet, cluster);
+        let waits_after = if starts { not_converged_yet(fleet, cluster) } else { None };
         let (aim, id) = match (&waits_after, &ledger.converged, &ledger.rollout) {
             (Some(_), Some(last), _) => (last.revision.clone(), derive(&last.revision)),
             (Some(_), None, Some(overtaken)) => (overtaken.revision.clone(), overtaken.id.clone()),
@@ -224,6 +226,21 @@ impl Course {
     pub fn tell(&mut self, node: Option<&NodeName>, kind: EventKind) {
         self.events.push(PlanEvent { cluster: self.cluster.clone(), node: node.cloned(), kind });
     }
+}
+
+/// Every node is at the declared revision and in service, whoever brought it there: nothing is left to be started.
+fn is_there_already(fleet: &Fleet<'_>, cluster: &ClusterName) -> bool {
+    let target = &fleet.desire(cluster).settings.revision;
+    let is_there = |name: &NodeName| {
+        let member = &fleet.members[name];
+        let in_service = match Traffic::of(fleet, cluster, member) {
+            Traffic::Balanced(servers) => servers.not_up().is_none() && !servers.any_ours(),
+            Traffic::Unbalanced => true,
+            Traffic::Unreadable(_) => false,
+        };
+        member.is_present() && member.revision() == Some(target) && in_service
+    };
+    members_there(fleet, cluster).is_ok() && fleet.clusters[cluster].iter().all(is_there)
 }
 
 /// The first cluster of `after` that has not converged on the same revision.

@@ -77,7 +77,7 @@ fn rest(world: &mut World) -> Stays {
     come_to_rest(world, until_ms);
     // What somebody had set before we took a server out is back by now; nobody wants that any more.
     let but = if let Stays::Foreign(_, web) = &stays { Some(web) } else { None };
-    if world.lift_by_hand(but) {
+    while world.lift_by_hand(but) && world.now_ms < until_ms {
         come_to_rest(world, until_ms);
     }
     stays
