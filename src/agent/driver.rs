@@ -373,7 +373,7 @@ impl Driver {
         };
         match payload {
             Ok(payload) => unsent("document", self.session.publish(&topic, payload, true)),
-            Err(error) => tracing::error!(?topic, %error, "a document cannot be published"),
+            Err(error) => tracing::error!(%topic, %error, "a document cannot be published"),
         }
     }
 

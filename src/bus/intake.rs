@@ -54,7 +54,7 @@ impl Document {
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
     /// It is no document.
-    #[error("a payload that cannot be read was published on {topic:?}")]
+    #[error("a payload that cannot be read was published on {topic}")]
     Payload {
         /// Where.
         topic: Topic,
@@ -63,11 +63,11 @@ pub enum IntakeError {
         error: WireError,
     },
     /// It speaks for somebody else than its topic.
-    #[error("a document about {about} was published on {topic:?}")]
+    #[error("a document that belongs on {about} was published on {topic}")]
     Elsewhere {
         /// Where.
         topic: Topic,
-        /// Whom it is about.
+        /// Where it belongs.
         about: String,
     },
 }
@@ -112,7 +112,7 @@ pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
     };
     match about(&document) {
         Some(about) if about != topic => {
-            Err(IntakeError::Elsewhere { topic, about: format!("{about:?}") })
+            Err(IntakeError::Elsewhere { topic, about: about.to_string() })
         }
         Some(_) | None => Ok(document),
     }

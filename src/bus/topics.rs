@@ -1,5 +1,7 @@
 //! Topics under `evenkeel/<fleet>/`, as types: what is published where, and what can be subscribed.
 
+use std::fmt;
+
 use crate::model::{AppName, ClusterName, ControllerId, FleetName, MessageKey, NodeName};
 
 /// The first level of every topic of ours.
@@ -70,19 +72,7 @@ pub struct TopicError {
 impl Topic {
     /// The topic as MQTT has it.
     pub fn on(&self, fleet: &FleetName) -> String {
-        let path = match self {
-            Self::Leader(app) => format!("leader/{app}"),
-            Self::Controller(id) => format!("controllers/{id}/alive"),
-            Self::Alive(node) => format!("nodes/{node}/alive"),
-            Self::Report(node) => format!("nodes/{node}/report"),
-            Self::Assignment(node, app) => format!("nodes/{node}/assignment/{app}"),
-            Self::Status(app, cluster) => format!("status/{app}/{cluster}"),
-            Self::Mailbox(node) => format!("notify/{node}"),
-            Self::Receipt(key) => format!("receipts/{key}"),
-            Self::Marker(id) => format!("marker/{id}"),
-            Self::NodeMarker(node) => format!("nodes/{node}/marker"),
-        };
-        format!("{ROOT}/{fleet}/{path}")
+        format!("{ROOT}/{fleet}/{self}")
     }
 
     /// Reads a topic as MQTT has it; every name in it is validated.
@@ -120,6 +110,24 @@ impl Topic {
             ["marker", id] => Self::Marker(ControllerId::new(id).ok()?),
             _ => return None,
         })
+    }
+}
+
+impl fmt::Display for Topic {
+    /// Its levels below those of the fleet.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leader(app) => write!(f, "leader/{app}"),
+            Self::Controller(id) => write!(f, "controllers/{id}/alive"),
+            Self::Alive(node) => write!(f, "nodes/{node}/alive"),
+            Self::Report(node) => write!(f, "nodes/{node}/report"),
+            Self::Assignment(node, app) => write!(f, "nodes/{node}/assignment/{app}"),
+            Self::Status(app, cluster) => write!(f, "status/{app}/{cluster}"),
+            Self::Mailbox(node) => write!(f, "notify/{node}"),
+            Self::Receipt(key) => write!(f, "receipts/{key}"),
+            Self::Marker(id) => write!(f, "marker/{id}"),
+            Self::NodeMarker(node) => write!(f, "nodes/{node}/marker"),
+        }
     }
 }
 

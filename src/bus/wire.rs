@@ -57,7 +57,7 @@ impl Document for Receipt {
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// It is larger than [`PAYLOAD_BYTES_MAX`].
-    #[error("a {kind} document of {bytes} bytes is over the limit of {PAYLOAD_BYTES_MAX}")]
+    #[error("the {kind} has {bytes} bytes, which is over the limit of {PAYLOAD_BYTES_MAX}")]
     TooLarge {
         /// What it is, or should have been.
         kind: &'static str,
@@ -65,7 +65,7 @@ pub enum WireError {
         bytes: usize,
     },
     /// It is no document of this kind, or of a version that is not understood; the source says where and why.
-    #[error("a payload is not a {kind} document that this program understands")]
+    #[error("the payload is no {kind} that this program understands")]
     Malformed {
         /// What it should have been.
         kind: &'static str,
@@ -74,10 +74,10 @@ pub enum WireError {
         error: serde_json::Error,
     },
     /// It is no marker, which is the number of a connection.
-    #[error("a payload is not a marker, the number of a connection")]
+    #[error("the payload is no marker, the number of a connection")]
     NoMarker,
     /// It cannot be written as JSON.
-    #[error("a {kind} document cannot be written as JSON")]
+    #[error("the {kind} cannot be written as JSON")]
     Unwritable {
         /// What it is.
         kind: &'static str,

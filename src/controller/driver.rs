@@ -463,7 +463,7 @@ impl Driver {
     fn put(&self, topic: &Topic, payload: Vec<u8>, retain: bool) {
         if let Err(error) = self.handle.publish(topic, payload, retain) {
             // Whatever is state is published again at the next connection.
-            tracing::debug!(?topic, %error, "not published");
+            tracing::debug!(%topic, %error, "not published");
         }
     }
 

@@ -15,10 +15,10 @@ fn read(path: &str) -> String {
 }
 
 /// What is said of a metric: its type, and the names of its labels.
-type Kind = (String, BTreeSet<String>);
+pub type Kind = (String, BTreeSet<String>);
 
 /// The metrics of a table in docs/metrics.md: name, type, labels, meaning.
-fn documented() -> BTreeMap<String, Kind> {
+pub fn documented() -> BTreeMap<String, Kind> {
     let words = |cell: &str| -> BTreeSet<String> {
         cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     };
@@ -32,7 +32,7 @@ fn documented() -> BTreeMap<String, Kind> {
 }
 
 /// The metrics of a scrape.
-fn exposed(text: &str) -> BTreeMap<String, Kind> {
+pub fn exposed(text: &str) -> BTreeMap<String, Kind> {
     let types: BTreeMap<&str, &str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let mut found: BTreeMap<String, Kind> = BTreeMap::new();
@@ -62,7 +62,7 @@ fn labels(line: &str) -> BTreeMap<String, String> {
 }
 
 /// The sum of a metric's samples that have these labels.
-fn sum(text: &str, name: &str, wanted: &[(&str, &str)]) -> f64 {
+pub fn sum(text: &str, name: &str, wanted: &[(&str, &str)]) -> f64 {
     text.lines()
         .filter(|line| line.split(['{', ' ']).next() == Some(name))
         .filter(|line| {

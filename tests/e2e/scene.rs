@@ -16,7 +16,7 @@ use crate::parts::haproxy::{Haproxy, Setup};
 use crate::parts::mosquitto::Mosquitto;
 use crate::parts::namespace::{NEAR, Namespaces};
 use crate::parts::process::{Process, eventually, free_port, program};
-use crate::parts::receiver::{Answer, Receiver};
+use crate::parts::receiver::{Answer, Receiver, Request};
 use crate::truth::{self, Journal};
 use crate::web::Web;
 
@@ -51,6 +51,8 @@ pub struct Plot {
     pub absent: Vec<&'static str>,
     /// The controller's audit trail, seen from the scene's folder.
     pub audit_log: Option<&'static str>,
+    /// What people's services answer.
+    pub answers: fn(&Request) -> Answer,
 }
 
 impl Plot {
@@ -70,6 +72,7 @@ impl Plot {
             far: Vec::new(),
             absent: Vec::new(),
             audit_log: None,
+            answers: |_| Answer::status(200, ""),
         }
     }
 
@@ -157,7 +160,7 @@ impl Scene {
             agents: BTreeMap::new(),
             lbs: BTreeMap::new(),
             mosquitto,
-            receiver: Receiver::answering(Answer::status(200, "")),
+            receiver: Receiver::start(plot.answers),
             load: Vec::new(),
             http: free_port(),
             bus,

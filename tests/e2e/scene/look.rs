@@ -61,6 +61,11 @@ impl Scene {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// The broker's port.
+    pub fn bus(&self) -> u16 {
+        self.bus
+    }
+
     /// The port of the controller's HTTP interface.
     pub fn http(&self) -> u16 {
         self.http
