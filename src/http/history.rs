@@ -91,12 +91,17 @@ impl Asked {
             let why = "no history is kept: the controller was started with --history-max-entries 0";
             return Err(Failure(StatusCode::NOT_FOUND, why.to_owned()));
         };
-        let Ok(_place) = self.places.try_acquire_owned() else {
+        let Ok(place) = self.places.try_acquire_owned() else {
             let why =
                 format!("{ASKED_MAX} questions about the history are being answered; ask again");
             return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, why));
         };
-        let answer = tokio::task::spawn_blocking(move || read(&reader)).await;
+        // Whoever asks may go; the thread reads on, and so keeps its place.
+        let reading = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            read(&reader)
+        });
+        let answer = reading.await;
         match answer {
             Ok(Ok(document)) => Ok(Json(document).into_response()),
             Ok(Err(error)) if error.is_unknown() => {
@@ -132,4 +137,32 @@ fn filter(parameters: Parameters) -> Answer<Filter> {
         after: parameters.after,
         limit,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_keeps_its_place_when_its_asker_has_gone() {
+        let reader = Some(Reader::new("/nowhere".into()));
+        let places = Arc::new(Semaphore::new(1));
+        let asked = Asked { reader, places: Arc::clone(&places) };
+        let (begun, has_begun) = channel();
+        let (end, may_end) = channel::<()>();
+        let answer = asked.answer(move |_| {
+            begun.send(()).expect("somebody waits for this");
+            may_end.recv().expect("somebody ends this");
+            Ok(0)
+        });
+        let asking = tokio::spawn(answer);
+        tokio::task::spawn_blocking(move || has_begun.recv()).await.unwrap().unwrap();
+        asking.abort();
+        assert!(asking.await.is_err(), "the asker has gone");
+        assert_eq!(places.available_permits(), 0);
+        end.send(()).unwrap();
+        drop(places.acquire().await.unwrap());
+    }
 }
