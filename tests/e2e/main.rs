@@ -32,6 +32,7 @@ macro_rules! on_both_brokers {
 
 mod balancers;
 mod controls;
+mod crowd;
 mod dashboards;
 mod demo;
 mod failures;
