@@ -1,12 +1,13 @@
 //! The controller's HTTP API, from the asking side: every answer within a time and a size.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+use super::sse::{Reader, Sent};
 use crate::model::parse_duration_ms;
 
 /// The world of ten thousand nodes is some 40 MB; whatever sends more than this is no controller.
@@ -69,6 +70,12 @@ pub enum ClientError {
         /// How long.
         limit: Duration,
     },
+    /// A stream has come to its end.
+    #[error("the stream of {url} has ended; the controller stops, or what is in between ends it")]
+    Ended {
+        /// What was followed.
+        url: Url,
+    },
     /// The answer broke off, or is not HTTP.
     #[error("the answer of {url} broke off")]
     Broken {
@@ -107,7 +114,10 @@ impl ClientError {
     /// A controller that restarts, or is busy, would be seen like this: asking again may help.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Broken { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Ended { .. }
+            | Self::Broken { .. } => true,
             Self::Refused { status, .. } => status.is_server_error(),
             Self::Address { .. }
             | Self::Setup(_)
@@ -174,10 +184,7 @@ impl Client {
     }
 
     fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
-        let url = self
-            .base
-            .join(path)
-            .map_err(|_| ClientError::Address { address: format!("{}{path}", self.base) })?;
+        let url = self.address(path)?;
         let answer = async { tokio::time::timeout(self.limit, self.exchange(method, &url)).await };
         let (status, body) = match self.runtime.block_on(answer) {
             Ok(answer) => answer?,
@@ -190,33 +197,107 @@ impl Client {
             .map_err(|source| ClientError::NotUnderstood { url: shown(&url), source })
     }
 
+    /// Follows the stream at `path`: gives each event to `take`, and nothing every `beat` in which none comes, until
+    /// `take` has an answer. A stream without an event for as long as a request may take is given up; comments, which
+    /// tell that the controller's loop does not answer, are none.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a stream never ends well by itself.
+    pub fn follow<T>(
+        &self,
+        path: &str,
+        beat: Duration,
+        mut take: impl FnMut(Option<Sent>) -> Result<Option<T>, serde_json::Error>,
+    ) -> Result<T, ClientError> {
+        let url = self.address(path)?;
+        let silent = || ClientError::Silent { url: shown(&url), limit: self.limit };
+        self.runtime.block_on(async {
+            let begin = tokio::time::timeout(self.limit, self.begin(Method::GET, &url));
+            let mut response = begin.await.map_err(|_| silent())??;
+            if response.status() != StatusCode::OK {
+                let rest = tokio::time::timeout(self.limit, read(&mut response, &url));
+                let message = refusal(&rest.await.map_err(|_| silent())??);
+                let status = response.status();
+                return Err(ClientError::Refused { url: shown(&url), status, message });
+            }
+            let mut reader = Reader::default();
+            let mut heard = Instant::now();
+            loop {
+                let events = match tokio::time::timeout(beat, response.chunk()).await {
+                    Err(_) => Vec::new(),
+                    Ok(Ok(None)) => return Err(ClientError::Ended { url: shown(&url) }),
+                    Ok(Ok(Some(chunk))) => {
+                        if reader.pending() + chunk.len() > ANSWER_BYTES_MAX {
+                            return Err(ClientError::TooLarge { url: shown(&url) });
+                        }
+                        reader.take(&chunk)
+                    }
+                    Ok(Err(error)) => return Err(broken(&url, error)),
+                };
+                let mut events: Vec<Option<Sent>> = events.into_iter().map(Some).collect();
+                if !events.is_empty() {
+                    heard = Instant::now();
+                } else if heard.elapsed() > self.limit {
+                    return Err(silent());
+                } else {
+                    events.push(None);
+                }
+                for event in events {
+                    let answer = take(event);
+                    let answer = answer.map_err(|source| ClientError::NotUnderstood {
+                        url: shown(&url),
+                        source,
+                    })?;
+                    if let Some(answer) = answer {
+                        return Ok(answer);
+                    }
+                }
+            }
+        })
+    }
+
+    fn address(&self, path: &str) -> Result<Url, ClientError> {
+        let address = || ClientError::Address { address: format!("{}{path}", self.base) };
+        self.base.join(path).map_err(|_| address())
+    }
+
+    async fn begin(&self, method: Method, url: &Url) -> Result<Response, ClientError> {
+        let request = self.http.request(method, url.clone()).send().await;
+        request.map_err(|error| {
+            if error.is_connect() {
+                let source = error.without_url();
+                ClientError::Unreachable { url: shown(&self.base), source }
+            } else {
+                broken(url, error)
+            }
+        })
+    }
+
     async fn exchange(
         &self,
         method: Method,
         url: &Url,
     ) -> Result<(StatusCode, Vec<u8>), ClientError> {
-        let request = self.http.request(method, url.clone()).send().await;
-        let mut response: Response = request.map_err(|error| {
-            let source = error.without_url();
-            if source.is_connect() {
-                ClientError::Unreachable { url: shown(&self.base), source }
-            } else {
-                ClientError::Broken { url: shown(url), source }
-            }
-        })?;
-        let mut body = Vec::new();
-        loop {
-            let chunk = response.chunk().await.map_err(|error| {
-                let source = error.without_url();
-                ClientError::Broken { url: shown(url), source }
-            })?;
-            let Some(chunk) = chunk else { return Ok((response.status(), body)) };
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(ClientError::TooLarge { url: shown(url) });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let mut response = self.begin(method, url).await?;
+        let body = read(&mut response, url).await?;
+        Ok((response.status(), body))
     }
+}
+
+async fn read(response: &mut Response, url: &Url) -> Result<Vec<u8>, ClientError> {
+    let mut body = Vec::new();
+    loop {
+        let chunk = response.chunk().await.map_err(|error| broken(url, error))?;
+        let Some(chunk) = chunk else { return Ok(body) };
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(ClientError::TooLarge { url: shown(url) });
+        }
+        body.extend_from_slice(&chunk);
+    }
+}
+
+fn broken(url: &Url, error: reqwest::Error) -> ClientError {
+    ClientError::Broken { url: shown(url), source: error.without_url() }
 }
 
 /// An address without a password that may be in it.

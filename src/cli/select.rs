@@ -1,5 +1,6 @@
 //! What a command is asked about: an app, a cluster, a node; and what to say of unknown ones.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -40,20 +41,26 @@ impl fmt::Display for Selection {
 }
 
 impl Selection {
-    /// Cuts `view` down to it.
+    /// Cuts apps down to it; `clusters` are an app's.
     ///
     /// # Errors
     /// [`Unknown`], with the names that are there.
-    pub(super) fn narrow(&self, view: &mut View) -> Result<(), Unknown> {
-        known_app(view, &self.app)?;
-        view.apps.retain(|name, _| *name == self.app);
-        let Some(cluster) = &self.cluster else { return Ok(()) };
-        for app in view.apps.values_mut() {
-            if !app.clusters.contains_key(cluster) {
-                return Err(Unknown::new("cluster", &self, app.clusters.keys()));
+    pub(super) fn narrow<A, C>(
+        &self,
+        apps: &mut BTreeMap<AppName, A>,
+        clusters: impl Fn(&mut A) -> &mut BTreeMap<ClusterName, C>,
+    ) -> Result<(), Unknown> {
+        let Some(app) = apps.get_mut(&self.app) else {
+            return Err(Unknown::new("app", &self.app, apps.keys()));
+        };
+        if let Some(cluster) = &self.cluster {
+            let clusters = clusters(app);
+            if !clusters.contains_key(cluster) {
+                return Err(Unknown::new("cluster", &self, clusters.keys()));
             }
-            app.clusters.retain(|name, _| name == cluster);
+            clusters.retain(|name, _| name == cluster);
         }
+        apps.retain(|name, _| *name == self.app);
         Ok(())
     }
 }

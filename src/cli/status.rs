@@ -76,7 +76,7 @@ pub fn run(args: &StatusArgs) -> Result<Outcome, Problem> {
 pub(super) fn fetch(client: &Client, selection: Option<&Selection>) -> Result<View, Problem> {
     let mut view: View = client.get("api/v1/state")?;
     if let Some(selection) = selection {
-        match selection.narrow(&mut view) {
+        match selection.narrow(&mut view.apps, |app| &mut app.clusters) {
             Ok(()) => {}
             Err(_) if unready(&view).is_some() => view.apps.clear(),
             Err(unknown) => return Err(unknown.into()),
@@ -92,19 +92,29 @@ pub(super) fn fetch(client: &Client, selection: Option<&Selection>) -> Result<Vi
 
 /// Why the controller does not know the fleet, if so. It has just started, mostly.
 pub(super) fn away(view: &View) -> Option<&'static str> {
-    if !view.bus_live {
+    knows_nothing(view.bus_live, view.desired_read)
+}
+
+/// The same, from what it rests on.
+pub(super) fn knows_nothing(bus_live: bool, desired_read: bool) -> Option<&'static str> {
+    if !bus_live {
         return Some("the controller is not connected to the bus");
     }
-    (!view.desired_read).then_some("the controller has found no desired files yet")
+    (!desired_read).then_some("the controller has found no desired files yet")
 }
 
 /// Why the controller does not know the state of what is asked for, if so.
 pub(super) fn unready(view: &View) -> Option<String> {
     let unled = || {
         let (name, _) = view.apps.iter().find(|(_, app)| app.epoch.is_none())?;
-        Some(format!("the controller does not lead {name} yet"))
+        Some(not_leading(name))
     };
     away(view).map(str::to_owned).or_else(unled)
+}
+
+/// In words.
+pub(super) fn not_leading(app: &AppName) -> String {
+    format!("the controller does not lead {app} yet")
 }
 
 /// The exit code. What is not known yet counts as under way, never as converged.
@@ -112,17 +122,25 @@ pub(super) fn overall(view: &View) -> Outcome {
     if unready(view).is_some() {
         return Outcome::UnderWay;
     }
-    let of_app = |app: &AppView| {
-        if app.clusters.is_empty() { Outcome::Amiss } else { Outcome::Fine }
-    };
-    let of_cluster = |cluster: &ClusterView| match cluster.phase {
+    let unreachable = |cluster: &ClusterView| cluster.causes.contains_key(&Cause::Unreachable);
+    let of = |cluster: &ClusterView| of_cluster(cluster.phase, unreachable(cluster));
+    let of_app = |app: &AppView| of_app(app.clusters.values().map(of));
+    view.apps.values().map(of_app).max().unwrap_or(Outcome::Fine)
+}
+
+/// An app's, from those of its clusters; one without any is amiss.
+pub(super) fn of_app(clusters: impl Iterator<Item = Outcome>) -> Outcome {
+    clusters.max().unwrap_or(Outcome::Amiss)
+}
+
+/// A cluster's.
+pub(super) fn of_cluster(phase: Phase, unreachable: bool) -> Outcome {
+    match phase {
         Phase::Progressing => Outcome::UnderWay,
         Phase::Degraded => Outcome::Amiss,
-        Phase::Converged if cluster.causes.contains_key(&Cause::Unreachable) => Outcome::Amiss,
+        Phase::Converged if unreachable => Outcome::Amiss,
         Phase::Converged => Outcome::Fine,
-    };
-    let clusters = clusters(view).map(|(_, _, cluster)| of_cluster(cluster));
-    view.apps.values().map(of_app).chain(clusters).max().unwrap_or(Outcome::Fine)
+    }
 }
 
 /// Every cluster.

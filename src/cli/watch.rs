@@ -1,37 +1,44 @@
-//! `evenkeel status --watch`: follows the fleet, on a terminal redrawn in place.
+//! `evenkeel status --watch`: follows the stream that the page lives on, on a terminal redrawn in place.
 
+mod line;
 mod screen;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stdin, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::screen::{Glance, clock};
+use self::screen::{Glance, clock, roles};
 use super::client::Client;
 use super::outcome::{Outcome, Problem};
-use super::print::clean;
-use super::select::Selection;
-use super::status::{clusters, fetch, overall, word};
+use super::print::{clean, plain};
+use super::select::{Selection, Unknown};
+use super::sse::Sent;
+use super::status::{knows_nothing, not_leading, of_app, of_cluster, word};
 use crate::command::chain;
-use crate::controller::live::{NodeState, message};
-use crate::controller::view::View;
-use crate::model::{Decision, Wall};
+use crate::controller::live::{Live, LiveCluster, LiveNode};
+use crate::controller::patch::merge;
+use crate::model::{Cause, Wall};
 
-/// Between two looks; but never so often that asking takes more than a fifth of the time.
-const PAUSE: Duration = Duration::from_millis(400);
+/// How soon a terminal of another size is drawn anew, while nothing is heard.
+const BEAT: Duration = Duration::from_millis(400);
+
+/// Before it tries again to follow.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a terminal does not say how large it is.
 const COLUMNS: usize = 80;
 const LINES: usize = 24;
 
-/// A screen of its own, without a cursor; and back.
-const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
-const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
+/// A screen of its own, without a cursor, and without a second line for what is too wide after all; and back.
+const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &[u8] = b"\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Follows until a signal ends the process, or whoever reads has gone. A controller that is away is waited for: it
 /// may be restarting.
@@ -44,44 +51,106 @@ pub(super) fn follow(client: &Client, selection: Option<&Selection>) -> Result<O
     } else {
         Box::new(Lines::default())
     };
-    let mut last: Option<View> = None;
+    let mut watched = Watched { selection, ..Watched::default() };
     loop {
-        let asked = Instant::now();
-        let trouble = match fetch(client, selection) {
-            Ok(view) => {
-                last = Some(view);
-                None
+        let followed = client.follow("api/v1/stream", BEAT, |sent| {
+            if let Some(sent) = sent
+                && let Err(unknown) = watched.take(sent)?
+            {
+                return Ok(Some(Err(unknown.into())));
             }
-            Err(problem) if may_pass(&problem) => Some(chain(&problem)),
-            Err(problem) => return Err(problem),
-        };
-        let took = asked.elapsed();
-        let outcome = last.as_ref().map_or(Outcome::Amiss, overall);
-        match shown.show(last.as_ref(), trouble.as_deref(), outcome) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(outcome),
-            Err(error) => return Err(Problem::Output(error)),
-            Ok(()) => std::thread::sleep(PAUSE.max(took * 4)),
+            Ok(watched.show(shown.as_mut()))
+        });
+        match followed {
+            Ok(answer) => return answer,
+            Err(error) if error.is_passing() => watched.trouble = Some(chain(&error)),
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(answer) = watched.show(shown.as_mut()) {
+            return answer;
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+/// What was heard last, and what there is to say about that.
+#[derive(Default)]
+struct Watched<'a> {
+    selection: Option<&'a Selection>,
+    /// As it came, with the patches since.
+    document: Value,
+    /// The same, cut down to the selection.
+    live: Option<Live>,
+    /// Why nothing is heard.
+    trouble: Option<String>,
+}
+
+impl Watched<'_> {
+    fn take(&mut self, sent: Sent) -> serde_json::Result<Result<(), Unknown>> {
+        match sent.name.as_str() {
+            "state" => self.document = serde_json::from_str(&sent.data)?,
+            "change" => merge(&mut self.document, serde_json::from_str(&sent.data)?),
+            _ => return Ok(Ok(())), // of a later controller
+        }
+        let mut live = Live::deserialize(&self.document)?;
+        if let Some(selection) = self.selection {
+            live.others.clear();
+            match selection.narrow(&mut live.apps, |app| &mut app.clusters) {
+                Ok(()) => {}
+                // Names are not judged before it can know them.
+                Err(_) if unready(&live).is_some() => live.apps.clear(),
+                Err(unknown) => return Ok(Err(unknown)),
+            }
+            live.events.retain(|_, event| {
+                event.app == selection.app
+                    && (selection.cluster.is_none() || selection.cluster == event.cluster)
+            });
+            if selection.cluster.is_some() {
+                live.apps.values_mut().for_each(|app| app.unclaimed.clear());
+            }
+        }
+        (self.live, self.trouble) = (Some(live), None);
+        Ok(Ok(()))
+    }
+
+    /// Shows it; an answer where that cannot go on.
+    fn show(&self, shown: &mut dyn Show) -> Option<Result<Outcome, Problem>> {
+        let outcome = self.live.as_ref().map_or(Outcome::Amiss, overall);
+        match shown.show(self.live.as_ref(), self.trouble.as_deref(), outcome) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Some(Ok(outcome)),
+            Err(error) => Some(Err(Problem::Output(error))),
+            Ok(()) => None,
         }
     }
 }
 
-fn may_pass(problem: &Problem) -> bool {
-    match problem {
-        Problem::Client(error) => error.is_passing(),
-        Problem::NotReady { .. } => true,
-        Problem::Unknown(_)
-        | Problem::Desired { .. }
-        | Problem::Endless { .. }
-        | Problem::History(_)
-        | Problem::Output(_) => false,
+/// Why the controller does not know the state of what is asked for, if so.
+fn unready(live: &Live) -> Option<String> {
+    let unled = || {
+        let (name, _) = live.apps.iter().find(|(_, app)| !app.leads)?;
+        Some(not_leading(name))
+    };
+    knows_nothing(live.bus_live, live.desired_read).map(str::to_owned).or_else(unled)
+}
+
+fn overall(live: &Live) -> Outcome {
+    if unready(live).is_some() {
+        return Outcome::UnderWay;
     }
+    let unreachable = |cluster: &LiveCluster| cluster.notes.contains_key(&Cause::Unreachable);
+    let of = |cluster: &LiveCluster| of_cluster(cluster.phase, unreachable(cluster));
+    live.apps
+        .values()
+        .map(|app| of_app(app.clusters.values().map(of)))
+        .max()
+        .unwrap_or(Outcome::Fine)
 }
 
 /// Where it is shown.
 trait Show {
     fn show(
         &mut self,
-        view: Option<&View>,
+        live: Option<&Live>,
         trouble: Option<&str>,
         outcome: Outcome,
     ) -> std::io::Result<()>;
@@ -92,6 +161,9 @@ struct Terminal {
     before: Arc<Option<Termios>>,
     /// What a signal ends the process with.
     code: Arc<AtomicU8>,
+    colours: bool,
+    /// What it shows, and in which size; over a slow line, the same is not sent again.
+    drawn: (usize, usize, String),
 }
 
 impl Terminal {
@@ -105,6 +177,8 @@ impl Terminal {
         let terminal = Terminal {
             before: Arc::new(before),
             code: Arc::new(AtomicU8::new(Outcome::Amiss as u8)),
+            colours: !plain(),
+            drawn: (0, 0, String::new()),
         };
         terminal.leave_at_a_signal().map_err(Problem::Output)?;
         let mut out = stdout().lock();
@@ -156,7 +230,7 @@ impl Drop for Terminal {
 impl Show for Terminal {
     fn show(
         &mut self,
-        view: Option<&View>,
+        live: Option<&Live>,
         trouble: Option<&str>,
         outcome: Outcome,
     ) -> std::io::Result<()> {
@@ -165,20 +239,22 @@ impl Show for Terminal {
         let known = |size: Option<u16>, or| size.map(usize::from).filter(|n| *n > 0).unwrap_or(or);
         let columns = known(size.map(|size| size.ws_col), COLUMNS);
         let lines = known(size.map(|size| size.ws_row), LINES);
-        let glance = Glance { view, trouble, columns, lines };
-        let mut text = String::from("\x1b[H");
-        for line in glance.screen() {
-            // No line end after the last one: the terminal would scroll.
-            if text.len() > 3 {
-                text.push_str("\r\n");
-            }
-            text.push_str(&line);
-            text.push_str("\x1b[K");
+        let glance = Glance { live, trouble, columns, lines };
+        let screen: Vec<String> =
+            glance.screen().iter().map(|line| line.written(self.colours)).collect();
+        // In place. A line is erased before it is written: after its last column that would erase its end. No line
+        // end after the last one: the terminal would scroll.
+        let below = if screen.len() < lines { "\r\n\x1b[J" } else { "" };
+        let text = format!("\x1b[H\x1b[K{}{below}", screen.join("\r\n\x1b[K"));
+        let drawn = (columns, lines, text);
+        if drawn == self.drawn {
+            return Ok(());
         }
-        text.push_str("\x1b[J");
         let mut out = stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        out.write_all(drawn.2.as_bytes())?;
+        out.flush()?;
+        self.drawn = drawn;
+        Ok(())
     }
 }
 
@@ -192,13 +268,13 @@ struct Lines {
 impl Show for Lines {
     fn show(
         &mut self,
-        view: Option<&View>,
+        live: Option<&Live>,
         trouble: Option<&str>,
         _: Outcome,
     ) -> std::io::Result<()> {
-        let mut now: BTreeMap<String, String> = view.map(lines).unwrap_or_default();
+        let mut now: BTreeMap<String, String> = live.map(lines).unwrap_or_default();
         now.insert("controller".to_owned(), trouble.map_or("connected".to_owned(), str::to_owned));
-        self.seen = view.map_or(self.seen, |view| view.at);
+        self.seen = live.map_or(self.seen, |live| live.at);
         let mut text = String::new();
         for (what, line) in &now {
             if self.shown.get(what) != Some(line) {
@@ -215,27 +291,23 @@ impl Show for Lines {
     }
 }
 
-fn lines(view: &View) -> BTreeMap<String, String> {
+fn lines(live: &Live) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
-    for (app, name, cluster) in clusters(view) {
-        let (done, of, target) = (cluster.converged, cluster.expected, &cluster.target);
-        let (phase, message) = (word(cluster.phase), message(&cluster.conditions));
-        lines.insert(
-            format!("{app}/{name}"),
-            format!("{phase}, {done} of {of} at {target}: {message}"),
-        );
-    }
-    for (name, node) in &view.nodes {
-        for (app, part) in &node.apps {
-            let state = NodeState::of(node.presence, part.decision.as_ref()).words();
-            // Without the time that is left, which changes with every look.
-            let reason = match &part.decision {
-                Some(Decision::Wait { what, .. }) => format!("waiting for {what}"),
-                _ => part.reason.clone(),
-            };
-            let place = part.cluster.as_ref().map_or(app.to_string(), |c| format!("{app}/{c}"));
-            lines.insert(format!("{place}/{name}"), format!("{state}: {reason}"));
+    let node = |node: &LiveNode| format!("{}: {}", node.state.words(), node.reason);
+    for (app, state) in &live.apps {
+        for (name, cluster) in &state.clusters {
+            let (done, of, target) = (cluster.converged, cluster.expected, &cluster.target);
+            let (phase, message) = (word(cluster.phase), &cluster.message);
+            let line = format!("{phase}, {done} of {of} at {target}: {message}");
+            lines.insert(format!("{app}/{name}"), line);
+            let nodes = cluster.nodes.iter();
+            lines.extend(nodes.map(|(n, seen)| (format!("{app}/{name}/{n}"), node(seen))));
         }
+        let unclaimed = state.unclaimed.iter();
+        lines.extend(unclaimed.map(|(n, seen)| (format!("{app}/{n}"), node(seen))));
+    }
+    for (name, other) in &live.others {
+        lines.insert(name.to_string(), format!("{}, {}", roles(other), other.presence));
     }
     lines
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::core::{Core, Effect, Input, Publication, Setup};
 use super::store::{Store, StoreError};
 use super::tally::Tally;
-use super::view::{EventsView, View, WorldView};
+use super::view::{Recent, View, WorldView};
 use crate::bus::session::{self, Events, Handle};
 use crate::bus::topics::Topic;
 use crate::bus::wire::{Document, WireError, encode};
@@ -80,7 +80,7 @@ pub enum Query {
     /// Everything, now.
     View(oneshot::Sender<Box<View>>),
     /// The recent events.
-    Events(oneshot::Sender<EventsView>),
+    Events(oneshot::Sender<Recent>),
     /// An app's fleet as the planner sees it.
     World(AppName, oneshot::Sender<Option<Box<WorldView>>>),
     /// Forget a node; answers what came of it, in words.
@@ -472,7 +472,7 @@ impl Driver {
         // Whoever asked may have gone away; that is theirs to do.
         match query {
             Query::View(to) => drop(to.send(Box::new(self.core.view(now)))),
-            Query::Events(to) => drop(to.send(self.core.events_view())),
+            Query::Events(to) => drop(to.send(self.core.recent())),
             Query::World(app, to) => {
                 drop(to.send(self.core.world_view(now, &app).map(Box::new)));
             }

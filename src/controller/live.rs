@@ -1,12 +1,14 @@
 //! What somebody who looks on sees of a fleet: the state in few words, small enough to be sent again
-//! and again, and what changes between two of them.
+//! and again. What changes between two of them is in `patch.rs`.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::view::{AppView, BalancerView, ClusterView, NodeAppView, NodeView, Progress, View};
+use super::view::{
+    AppView, BalancerView, ClusterView, NodeAppView, NodeView, Progress, Recent, View,
+};
 use crate::model::{
     Act, AppName, BackendName, Blocked, Cause, ClusterName, Commit, Condition, ConditionStatus,
     ConditionType, Decision, Done, Event, EventKind, NodeName, Presence, Revision, RevisionSeen,
@@ -24,7 +26,7 @@ const TEXT_MAX: usize = 400;
 const END_MS: u64 = 5_000;
 
 /// A node's state, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
     /// It has failed in this rollout.
@@ -149,88 +151,130 @@ pub fn message(conditions: &[Condition]) -> &str {
 }
 
 /// Everything, in short: the document of `/api/v1/stream`.
-#[derive(Debug, Serialize)]
-pub struct Live<'a> {
-    at: Wall,
-    version: &'a str,
-    bus_live: bool,
-    desired_read: bool,
-    apps: BTreeMap<&'a AppName, LiveApp<'a>>,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Live {
+    /// When.
+    pub at: Wall,
+    /// The version of the controller's program.
+    pub version: String,
+    /// The bus is connected, and everything retained has been seen.
+    pub bus_live: bool,
+    /// The desired directory has been read.
+    pub desired_read: bool,
+    /// Its apps.
+    pub apps: BTreeMap<AppName, LiveApp>,
     /// Nodes without a revision: load balancers, notification servers, strays.
-    others: BTreeMap<&'a NodeName, LiveOther<'a>>,
-    events: Vec<LiveEvent<'a>>,
+    pub others: BTreeMap<NodeName, LiveOther>,
+    /// The recent events by their numbers, so that only new ones are sent. They are counted since the controller's start.
+    pub events: BTreeMap<u64, LiveEvent>,
 }
 
-#[derive(Debug, Serialize)]
-struct LiveApp<'a> {
-    leads: bool,
-    commit: Option<&'a Commit>,
-    clusters: BTreeMap<&'a ClusterName, LiveCluster<'a>>,
-    balancers: &'a BTreeMap<BackendName, BTreeMap<NodeName, BalancerView>>,
+/// One app.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiveApp {
+    /// Whether this controller leads it.
+    pub leads: bool,
+    /// The commit behind its desired state.
+    pub commit: Option<Commit>,
+    /// Its clusters.
+    pub clusters: BTreeMap<ClusterName, LiveCluster>,
+    /// Its load balancers, per backend.
+    pub balancers: BTreeMap<BackendName, BTreeMap<NodeName, BalancerView>>,
     /// Nodes that no cluster claims, or more than one.
-    unclaimed: BTreeMap<&'a NodeName, LiveNode<'a>>,
+    pub unclaimed: BTreeMap<NodeName, LiveNode>,
 }
 
-#[derive(Debug, Serialize)]
-struct LiveCluster<'a> {
-    target: &'a Revision,
-    converged_on: Option<&'a Revision>,
-    phase: Phase,
-    expected: usize,
-    present: usize,
-    converged: usize,
-    begun: Option<Wall>,
-    progress: Option<Progress>,
-    message: &'a str,
-    notes: BTreeMap<Cause, &'a str>,
-    messages_pending: usize,
-    nodes: BTreeMap<&'a NodeName, LiveNode<'a>>,
+/// One cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiveCluster {
+    /// The revision that the files declare.
+    pub target: Revision,
+    /// The last revision on which it has converged.
+    pub converged_on: Option<Revision>,
+    /// In one word.
+    pub phase: Phase,
+    /// Who must be there.
+    pub expected: usize,
+    /// Members that are there.
+    pub present: usize,
+    /// Members at the target and in service.
+    pub converged: usize,
+    /// When the rollout that is under way began.
+    pub begun: Option<Wall>,
+    /// How far that is.
+    pub progress: Option<Progress>,
+    /// The message of the condition that matters most.
+    pub message: String,
+    /// What somebody should know, while it lasts.
+    pub notes: BTreeMap<Cause, String>,
+    /// Messages that nobody has confirmed yet.
+    pub messages_pending: usize,
+    /// Its nodes.
+    pub nodes: BTreeMap<NodeName, LiveNode>,
 }
 
-#[derive(Debug, Serialize)]
-struct LiveNode<'a> {
-    state: NodeState,
-    words: &'static str,
-    sign: &'static str,
-    revision: Option<&'a Revision>,
-    goal: Option<&'a Revision>,
-    reason: &'a str,
-    since: Option<Wall>,
+/// One node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiveNode {
+    /// In one word, for programs.
+    pub state: NodeState,
+    /// The same, for people.
+    pub words: String,
+    /// A sign for it.
+    pub sign: String,
+    /// What it runs.
+    pub revision: Option<Revision>,
+    /// What it should run now.
+    pub goal: Option<Revision>,
+    /// Why it is as it is, without the time that is left of a wait: that would change with every look.
+    pub reason: String,
+    /// Since when.
+    pub since: Option<Wall>,
 }
 
-#[derive(Debug, Serialize)]
-struct LiveOther<'a> {
-    presence: Presence,
-    roles: &'a [String],
+/// A node without a revision.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiveOther {
+    /// Whether its agent is there.
+    pub presence: Presence,
+    /// What it does.
+    pub roles: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct LiveEvent<'a> {
-    at: Wall,
-    app: &'a AppName,
-    cluster: Option<&'a ClusterName>,
-    node: Option<&'a NodeName>,
-    what: String,
+/// Something that happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiveEvent {
+    /// When.
+    pub at: Wall,
+    /// Where.
+    pub app: AppName,
+    /// Where.
+    pub cluster: Option<ClusterName>,
+    /// To whom.
+    pub node: Option<NodeName>,
+    /// What, in words.
+    pub what: String,
     /// Worth to be told to somebody who does not look.
-    important: bool,
+    pub important: bool,
 }
 
-impl<'a> Live<'a> {
+impl Live {
     /// Of what the controller shows.
-    pub fn new(view: &'a View, events: &'a [Event]) -> Live<'a> {
-        let apps = view.apps.iter().map(|(name, app)| (name, live_app(view, name, app)));
+    pub fn new(view: &View, recent: &Recent) -> Live {
+        let apps = view.apps.iter().map(|(name, app)| (name.clone(), live_app(view, name, app)));
         let others = view.nodes.iter().filter(|(_, node)| node.apps.values().all(serves));
-        let others = others
-            .map(|(name, node)| (name, LiveOther { presence: node.presence, roles: &node.roles }));
-        let from = events.len().saturating_sub(EVENTS_MAX);
+        let other =
+            |node: &NodeView| LiveOther { presence: node.presence, roles: node.roles.clone() };
+        let old = recent.events.len().saturating_sub(EVENTS_MAX);
+        let events = (recent.first..).zip(&recent.events).skip(old);
         Live {
             at: view.at,
-            version: &view.version,
+            version: view.version.clone(),
             bus_live: view.bus_live,
             desired_read: view.desired_read,
             apps: apps.collect(),
-            others: others.collect(),
-            events: events[from..].iter().map(live_event).collect(),
+            others: others.map(|(name, node)| (name.clone(), other(node))).collect(),
+            events: events.map(|(number, event)| (number, live_event(event))).collect(),
         }
     }
 
@@ -245,21 +289,21 @@ impl<'a> Live<'a> {
     }
 }
 
-fn live_app<'a>(view: &'a View, name: &AppName, app: &'a AppView) -> LiveApp<'a> {
-    let mut clusters: BTreeMap<&ClusterName, LiveCluster<'_>> =
-        app.clusters.iter().map(|(name, cluster)| (name, live_cluster(cluster))).collect();
+fn live_app(view: &View, name: &AppName, app: &AppView) -> LiveApp {
+    let mut clusters: BTreeMap<ClusterName, LiveCluster> =
+        app.clusters.iter().map(|(name, cluster)| (name.clone(), live_cluster(cluster))).collect();
     let mut unclaimed = BTreeMap::new();
     for (node, seen) in &view.nodes {
         let Some(part) = seen.apps.get(name).filter(|part| !serves(part)) else { continue };
         let cluster = part.cluster.as_ref().and_then(|cluster| clusters.get_mut(cluster));
         let nodes = cluster.map_or(&mut unclaimed, |cluster| &mut cluster.nodes);
-        nodes.insert(node, live_node(seen, part));
+        nodes.insert(node.clone(), live_node(seen, part));
     }
     LiveApp {
         leads: app.epoch.is_some(),
-        commit: app.commit.as_ref(),
+        commit: app.commit.clone(),
         clusters,
-        balancers: &app.balancers,
+        balancers: app.balancers.clone(),
         unclaimed,
     }
 }
@@ -269,47 +313,70 @@ fn serves(part: &NodeAppView) -> bool {
     part.decision == Some(Decision::Done(Done::Serves))
 }
 
-fn live_cluster(cluster: &ClusterView) -> LiveCluster<'_> {
+fn live_cluster(cluster: &ClusterView) -> LiveCluster {
     let round = |progress: Progress| Progress {
         ends: progress.ends.map(|end| Wall(end.0.next_multiple_of(END_MS))),
         ..progress
     };
+    let unheard = |name: &NodeName| (name.clone(), unheard(&cluster.target));
     LiveCluster {
-        target: &cluster.target,
-        converged_on: cluster.converged_on.as_ref(),
+        target: cluster.target.clone(),
+        converged_on: cluster.converged_on.clone(),
         phase: cluster.phase,
         expected: cluster.expected,
         present: cluster.present,
         converged: cluster.converged,
         begun: cluster.begun,
         progress: cluster.progress.map(round),
-        message: short(message(&cluster.conditions)),
-        notes: cluster.causes.iter().map(|(cause, text)| (*cause, short(text))).collect(),
+        message: short(message(&cluster.conditions)).to_owned(),
+        notes: cluster.causes.iter().map(|(c, text)| (*c, short(text).to_owned())).collect(),
         messages_pending: cluster.messages_pending,
-        nodes: BTreeMap::new(),
+        nodes: cluster.unheard.iter().map(unheard).collect(),
     }
 }
 
-fn live_node<'a>(node: &NodeView, part: &'a NodeAppView) -> LiveNode<'a> {
+fn live_node(node: &NodeView, part: &NodeAppView) -> LiveNode {
     let state = NodeState::of(node.presence, part.decision.as_ref());
+    let reason = match &part.decision {
+        Some(Decision::Wait { what, .. }) => {
+            short(&Decision::Wait { what: what.clone(), until_ms: None }.to_string()).to_owned()
+        }
+        Some(Decision::Act(_) | Decision::Blocked(_) | Decision::Done(_)) | None => {
+            short(&part.reason).to_owned()
+        }
+    };
     LiveNode {
         state,
-        words: state.words(),
-        sign: state.sign(),
-        revision: part.revision.as_ref().and_then(RevisionSeen::known),
-        goal: part.goal.as_ref(),
-        reason: short(&part.reason),
+        words: state.words().to_owned(),
+        sign: state.sign().to_owned(),
+        revision: part.revision.as_ref().and_then(RevisionSeen::known).cloned(),
+        goal: part.goal.clone(),
+        reason,
         since: part.since,
     }
 }
 
-fn live_event(event: &Event) -> LiveEvent<'_> {
+/// A node of which there is nothing but its name in the desired file.
+fn unheard(target: &Revision) -> LiveNode {
+    let state = NodeState::Missing;
+    LiveNode {
+        state,
+        words: state.words().to_owned(),
+        sign: state.sign().to_owned(),
+        revision: None,
+        goal: Some(target.clone()),
+        reason: "expected by name, and never heard".to_owned(),
+        since: None,
+    }
+}
+
+fn live_event(event: &Event) -> LiveEvent {
     let what = event.kind.to_string();
     LiveEvent {
         at: event.at,
-        app: &event.app,
-        cluster: event.cluster.as_ref(),
-        node: event.node.as_ref(),
+        app: event.app.clone(),
+        cluster: event.cluster.clone(),
+        node: event.node.clone(),
         what: short(&what).to_owned(),
         important: match event.kind {
             EventKind::RolloutBegun { .. }
@@ -346,75 +413,11 @@ fn strip(value: &mut Value) {
     }
 }
 
-/// The JSON merge patch (RFC 7396) that leads from `old` to `new`, neither of which has a null in
-/// it; none where they are equal.
-pub fn patch(old: &Value, new: &Value) -> Option<Value> {
-    if old == new {
-        return None;
-    }
-    let (Value::Object(before), Value::Object(after)) = (old, new) else {
-        return Some(new.clone());
-    };
-    let mut changes = Map::new();
-    for name in before.keys().filter(|name| !after.contains_key(*name)) {
-        changes.insert(name.clone(), Value::Null);
-    }
-    for (name, value) in after {
-        let change = match before.get(name) {
-            Some(old) => patch(old, value),
-            None => Some(value.clone()),
-        };
-        if let Some(change) = change {
-            changes.insert(name.clone(), change);
-        }
-    }
-    Some(Value::Object(changes))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    /// As RFC 7396 has it.
-    fn apply(target: Value, patch: &Value) -> Value {
-        let Value::Object(changes) = patch else { return patch.clone() };
-        let mut fields = match target {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        };
-        for (name, change) in changes {
-            if change.is_null() {
-                fields.remove(name);
-            } else {
-                let old = fields.remove(name).unwrap_or(Value::Null);
-                fields.insert(name.clone(), apply(old, change));
-            }
-        }
-        Value::Object(fields)
-    }
-
-    #[test]
-    fn a_patch_leads_from_one_to_the_other_and_says_no_more_than_it_must() {
-        let states = [
-            json!({}),
-            json!({"a": 1, "b": {"c": "x", "d": [1, 2]}}),
-            json!({"a": 1, "b": {"c": "y", "d": [1, 2]}}),
-            json!({"a": 1, "b": {"d": [2]}, "e": {}}),
-            json!({"a": {"b": 1}, "e": [{}]}),
-            json!({"a": {"b": {}}, "e": "x"}),
-        ];
-        for old in &states {
-            for new in &states {
-                match patch(old, new) {
-                    Some(patch) => assert_eq!(apply(old.clone(), &patch), *new, "{old} {patch}"),
-                    None => assert_eq!(old, new),
-                }
-            }
-        }
-        assert_eq!(patch(&states[1], &states[2]), Some(json!({"b": {"c": "y"}})));
-    }
 
     #[test]
     fn nothing_is_null() {

@@ -5,6 +5,7 @@ pub mod core;
 pub mod driver;
 pub mod live;
 mod log;
+pub mod patch;
 pub mod store;
 pub mod tally;
 pub mod view;

@@ -1,13 +1,14 @@
 //! What the controller shows: the documents of the JSON API, which the command line reads back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AdminBits, AppName, AttemptOutcome, BackendName, BackendSeen, Cause, ClusterName, Commit,
-    Condition, Decision, Done, Event, Health, Mono, NodeName, Now, Presence, Report, Revision,
-    RevisionSeen, Rollout, RolloutId, ServerName, ServerReport, SettleState, Standing, Wall,
+    Condition, Decision, Done, Event, Expect, Health, Mono, NodeName, Now, Presence, Report,
+    Revision, RevisionSeen, Rollout, RolloutId, ServerName, ServerReport, SettleState, Standing,
+    Wall,
 };
 use crate::plan::{Phase, World};
 
@@ -65,6 +66,9 @@ pub struct ClusterView {
     pub present: usize,
     /// Members at the target and in service.
     pub converged: usize,
+    /// Those that the file expects by name, and of whom nothing was ever heard.
+    #[serde(default)]
+    pub unheard: BTreeSet<NodeName>,
     /// How far the files behind it can be trusted.
     pub standing: Standing,
     /// Its conditions.
@@ -221,6 +225,15 @@ pub type WorldView = World;
 /// The recent events, oldest first: the document at `/api/v1/events`.
 pub type EventsView = Vec<Event>;
 
+/// The same, numbered.
+#[derive(Debug, Clone, Default)]
+pub struct Recent {
+    /// The number of the first one: so many have happened before it, since the controller's start.
+    pub first: u64,
+    /// Oldest first.
+    pub events: EventsView,
+}
+
 impl Core {
     /// Everything, now.
     pub fn view(&self, now: Now) -> View {
@@ -241,9 +254,9 @@ impl Core {
         }
     }
 
-    /// The recent events, oldest first.
-    pub fn events_view(&self) -> EventsView {
-        self.events.iter().cloned().collect()
+    /// The recent events.
+    pub fn recent(&self) -> Recent {
+        Recent { first: self.events_gone, events: self.events.iter().cloned().collect() }
     }
 
     /// An app's fleet as the planner sees it; `None` if there is no such app, or it is not led yet.
@@ -283,6 +296,7 @@ impl Core {
                     expected: plan.expected,
                     present: plan.present,
                     converged: plan.converged,
+                    unheard: self.unheard(&app.desired.get(name)?.settings.expect),
                     standing: app.desired.get(name)?.standing.clone(),
                     conditions,
                     causes: plan.causes.clone(),
@@ -296,6 +310,15 @@ impl Core {
             commit: app.commit.clone(),
             clusters,
             balancers: self.balancer_views(now.mono, app),
+        }
+    }
+
+    fn unheard(&self, expect: &Expect) -> BTreeSet<NodeName> {
+        match expect {
+            Expect::Count(_) => BTreeSet::new(),
+            Expect::Nodes(names) => {
+                names.iter().filter(|name| !self.nodes.contains_key(*name)).cloned().collect()
+            }
         }
     }
 

@@ -149,7 +149,7 @@ async fn nodes(State(queries): State<Queries>) -> Answer<Response> {
 }
 
 async fn events(State(queries): State<Queries>) -> Answer<Response> {
-    Ok(axum::Json(ask(&queries, Query::Events).await?).into_response())
+    Ok(axum::Json(ask(&queries, Query::Events).await?.events).into_response())
 }
 
 async fn app(State(queries): State<Queries>, Path(name): Path<String>) -> Answer<Response> {

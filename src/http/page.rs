@@ -16,6 +16,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
+    ("/filter.js", "text/javascript; charset=utf-8", include_str!("page/filter.js")),
     ("/history.js", "text/javascript; charset=utf-8", include_str!("page/history.js")),
     ("/page.svg", "image/svg+xml", include_str!("page/page.svg")),
 ];

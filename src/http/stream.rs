@@ -15,7 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{Failure, ask};
 use crate::controller::driver::{Queries, Query};
-use crate::controller::live::{Live, patch};
+use crate::controller::live::Live;
+use crate::controller::patch::patch;
 
 /// So many may follow at once. Each costs a connection, and what is on its way there.
 const FOLLOWERS_MAX: usize = 64;
@@ -103,8 +104,8 @@ impl Feed {
 
     async fn state(&self) -> Result<Value, Failure> {
         let view = ask(&self.queries, Query::View).await?;
-        let events = ask(&self.queries, Query::Events).await?;
-        let document = Live::new(&view, &events).document();
+        let recent = ask(&self.queries, Query::Events).await?;
+        let document = Live::new(&view, &recent).document();
         document.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 }

@@ -1,9 +1,10 @@
 //! A fleet in the nominal world, and the documents in which a controller would show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use evenkeel::controller::live::Live;
 use evenkeel::controller::view::{
-    AppView, BalancerView, ClusterView, NodeAppView, NodeView, Progress, ServerView, View,
+    AppView, BalancerView, ClusterView, NodeAppView, NodeView, Progress, Recent, ServerView, View,
 };
 use evenkeel::model::*;
 use evenkeel::plan::World;
@@ -77,6 +78,7 @@ pub fn view(world: &World) -> View {
             expected: plan.expected,
             present: plan.present,
             converged: plan.converged,
+            unheard: BTreeSet::new(),
             standing: world.desired[name].standing.clone(),
             conditions: plan.conditions.clone(),
             causes: plan.causes.clone(),
@@ -194,12 +196,19 @@ pub fn showing(world: &World) -> Receiver {
     })
 }
 
+/// The stream of a controller that shows this, and ends.
+pub fn stream(view: &View) -> Answer {
+    let document = Live::new(view, &Recent::default()).document().expect("JSON");
+    Answer::status(200, &format!("retry: 1000\n\nevent: state\nid: 1\ndata: {document}\n\n"))
+}
+
 /// A server that shows these states, one a request; the last one for good.
 pub fn telling(states: Vec<Option<View>>) -> Receiver {
     let told = std::sync::atomic::AtomicUsize::new(0);
-    Receiver::start(move |_| {
+    Receiver::start(move |request| {
         let turn = told.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         match &states[turn.min(states.len() - 1)] {
+            Some(view) if request.path == "/api/v1/stream" => stream(view),
             Some(view) => json(view),
             // Headers of an answer whose body never comes would look the same: it breaks off.
             None => Answer::status(503, r#"{"error": "the controller is stopping"}"#),

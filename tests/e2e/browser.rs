@@ -84,6 +84,11 @@ impl Browser {
         self.must(&json!({ "do": "press", "key": key }));
     }
 
+    /// Types into whatever has the focus.
+    pub fn type_text(&mut self, text: &str) {
+        self.must(&json!({ "do": "type", "text": text }));
+    }
+
     pub fn click(&mut self, selector: &str) {
         self.must(&json!({ "do": "click", "selector": selector }));
     }

@@ -33,6 +33,7 @@ macro_rules! on_both_brokers {
 mod balancers;
 mod controls;
 mod counted;
+mod crowd;
 mod dashboards;
 mod demo;
 mod failures;

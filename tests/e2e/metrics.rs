@@ -205,6 +205,28 @@ fn the_series_of_a_cluster_go_with_it() {
     assert!(scrape(&scene).contains("cluster=\"alfa\""));
 }
 
+/// What the alert on the floor rests on: a floor of all servers binds nobody until something is asked for.
+#[test]
+fn a_floor_shows_only_where_it_is_in_the_way() {
+    let app = vec![("load_balancer", "min_ready = \"100%\"")];
+    let scene = Plot { app, ..Plot::new(Broker::Mosquitto) }.start();
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    let kept = |scene: &Scene, cluster| {
+        let floor = [("cluster", cluster), ("decision", "blocked"), ("reason", "floor")];
+        sum(&scrape(scene), "evenkeel_cluster_decision_reasons", &floor)
+    };
+    let text = scrape(&scene);
+    let at_floor = sum(&text, "evenkeel_backend_floor_servers", &[]);
+    assert_eq!(at_floor, sum(&text, "evenkeel_backend_servers", &[("state", "ready")]), "{text}");
+    assert!(!text.contains("reason=\"floor\""), "{text}");
+    scene.write_cluster("alfa", "revision = \"2\"");
+    scene.wait_for("it is in the way", |scene| kept(scene, "alfa") == 5.0);
+    assert_eq!(kept(&scene, "bravo"), 0.0);
+    scene.write_cluster("alfa", "revision = \"1\"");
+    scene.wait_for("and no more", |scene| !scrape(scene).contains("reason=\"floor\""));
+}
+
 /// Every alert is sound, tested both ways, and has a section in the runbook.
 #[test]
 fn every_alert_is_tested_and_in_the_runbook() {

@@ -1,14 +1,9 @@
 //! The page at `/`, in a real browser, over a real fleet.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use evenkeel::bus::session::{Event, Handle};
-use evenkeel::bus::topics::Topic;
-use evenkeel::bus::wire::encode;
-use evenkeel::model::{Alive, AppName, AppReport, Boot, NodeName, Report, Revision, RevisionSeen};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -33,14 +28,14 @@ pub fn phone() -> Value {
 
 /// An expression: the text of a node's cell has these words. Not `innerText`, which is empty for what
 /// a browser has not laid out, as it is out of sight.
-fn cell_says(node: &str, words: &str) -> String {
+pub fn cell_says(node: &str, words: &str) -> String {
     format!(
         "[...document.querySelectorAll('.cell')].map(cell => [...cell.children].map(part => part.textContent))
             .some(texts => texts[0] === {node:?} && texts.join('\\n').includes({words:?}))"
     )
 }
 
-fn lane_says(cluster: &str, words: &str) -> String {
+pub fn lane_says(cluster: &str, words: &str) -> String {
     format!(
         "[...document.querySelectorAll('.lane')].some(l => l.querySelector('h3').innerText === {cluster:?} && l.querySelector('.lane-head').innerText.includes({words:?}))"
     )
@@ -208,6 +203,78 @@ fn everybody_can_use_it() {
     }
 }
 
+/// The names of the cells that are shown.
+const SHOWN: &str = "[...document.querySelectorAll('.cell')].filter(cell => !cell.closest('[hidden]')).map(cell => cell.node).join(' ')";
+
+#[test]
+fn a_filter_that_can_be_shared() {
+    let scene = Plot::new(Broker::Embedded).start();
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    scene.midway();
+    scene.write_cluster("bravo", "revision = \"1-hotfix\"");
+    let mut browser = Browser::start();
+    browser.open(&scene.url(), &desk());
+    browser.until(&cell_says("web2", "↑ upgrading"));
+    browser.until(&cell_says("web9", "to be 1-hotfix"));
+    assert_eq!(browser.text("#shown"), "");
+    assert_eq!(browser.text("#sum"), "2 clusters, 12 nodes");
+    for (filter, nodes, count) in [
+        ("upgrade", "web2 web4", 2),
+        ("web1", "web1", 1),
+        ("SHOP alfa", "web1 web2 web3 web4 web5", 5),
+        ("hotfix", "web6 web7 web8 web9", 4),
+        ("\"to 2, attempt\" web4", "web4", 1),
+        ("nobody", "", 0),
+        ("notify2", "", 1),
+    ] {
+        // What was typed before is selected, so that it is replaced.
+        browser.run("document.activeElement.blur()");
+        browser.press("/");
+        assert_eq!(browser.run("document.activeElement.id"), "filter");
+        browser.type_text(filter);
+        browser.until(&format!("{SHOWN} === {nodes:?}"));
+        assert_eq!(browser.text("#shown"), format!("{count} of 12 nodes shown"), "{filter}");
+    }
+    browser.is_fine();
+    browser.press("Escape");
+    browser.until("location.search === ''");
+    assert_eq!(browser.text("#shown"), "");
+
+    // By keyboard from there to the cell that was reached last, and only over those that are shown.
+    browser.type_text("upgrade");
+    browser.until("location.search === '?filter=upgrade'");
+    let focused = "document.activeElement.node ?? document.activeElement.id";
+    for _ in 0..5 {
+        if browser.run(focused) == "web4" {
+            break;
+        }
+        browser.press("Tab");
+    }
+    for (key, on) in [("ArrowLeft", "web2"), ("End", "web4"), ("Home", "web2"), ("End", "web4")] {
+        browser.press(key);
+        assert_eq!(browser.run(focused), on, "after {key}");
+    }
+    browser.is_fine();
+
+    // It holds for what changes, but what has the focus stays until it is left.
+    scene.remove("web2", "gate");
+    scene.remove("web4", "gate");
+    browser.until(&format!("{SHOWN}.split(' ').includes('web4')"));
+    browser.until("document.getElementById('shown').textContent.startsWith('0 of 12')");
+    assert_eq!(browser.run(focused), "web4");
+    browser.press("/");
+    browser.until(&format!("{SHOWN} === ''"));
+
+    let link = format!("{}?filter=bravo%20%22web8%22", scene.url());
+    browser.open(&link, &phone());
+    browser.until(&format!("{SHOWN} === 'web8'"));
+    assert_eq!(browser.run("document.getElementById('filter').value"), "bravo \"web8\"");
+    let wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+    assert_eq!(browser.run(wide), true);
+    browser.is_fine();
+}
+
 /// Writes the screenshots of `docs/`, where `EVENKEEL_SCREENSHOTS` says; `make screenshots` does.
 #[test]
 fn screenshots() {
@@ -235,81 +302,6 @@ fn screenshots() {
     }
 }
 
-/// So many nodes, told by one who speaks for all of their agents.
-const CROWD: usize = 1_000;
-
-fn crowd_report(number: usize, sequence: u64, revision: RevisionSeen) -> Report {
-    let node = NodeName::new(format!("n{number}")).expect("a name");
-    let boot = Boot { started: 1, connection: 1 };
-    let app = AppReport { revision, attempt: None, settle: None };
-    Report {
-        sequence,
-        facts: BTreeMap::from([("cluster".to_owned(), "big".to_owned())]),
-        apps: BTreeMap::from([(AppName::new("crowd").expect("a name"), app)]),
-        ..Report::first(node, boot)
-    }
-}
-
-fn tell(bus: &Handle, report: &Report) {
-    let (node, boot) = (report.node.clone(), report.boot);
-    let alive = Alive { node: node.clone(), boot, alive: true };
-    for (topic, payload) in
-        [(Topic::Alive(node.clone()), encode(&alive)), (Topic::Report(node), encode(report))]
-    {
-        bus.publish(&topic, payload.expect("a document"), true).expect("publish");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_nodes() {
-    let scene = Plot { clusters: vec![("alfa", 1)], ..Plot::new(Broker::Mosquitto) }.start();
-    scene.write_other("crowd/app.toml", "[rollout]\nbatch = 10\n");
-    scene.write_other("crowd/big.toml", &format!("revision = \"1\"\nexpect = {CROWD}\n"));
-    let (bus, mut events) = scene.on_the_bus("crowd");
-    let connected = events.next().await;
-    assert!(matches!(connected, Some(Event::Connected { .. })), "{connected:?}");
-    let runs = |revision: &str| RevisionSeen::Running(Revision::new(revision).expect("a revision"));
-    for number in 1..=CROWD {
-        tell(&bus, &crowd_report(number, 1, runs("1")));
-    }
-    let mut browser = Browser::start();
-    browser.open(&scene.url(), &desk());
-    browser.until(LIVE);
-    browser.until(&format!("document.querySelectorAll('.cell').length === {}", CROWD + 1));
-    browser.until(&lane_says("big", &format!("✓ converged\nrevision 1, {CROWD} of {CROWD} nodes")));
-    let whole = browser.run(
-        "fetch('api/v1/stream').then(async answer => {
-            const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-            let text = '';
-            while (!(text.includes('data: ') && text.endsWith('\\n\\n'))) text += (await reader.read()).value;
-            await reader.cancel();
-            return text.length;
-        })",
-    );
-    let whole = whole.as_u64().expect("a number");
-    assert!(whole < 250_000, "{whole} bytes");
-
-    // One changes, and says something wicked.
-    let wicked = "<img src=x onerror=alert(1)>";
-    let mut report = crowd_report(500, 2, RevisionSeen::Unknown(wicked.to_owned()));
-    report.facts.insert("rack".to_owned(), wicked.to_owned());
-    tell(&bus, &report);
-    browser.until(&cell_says("n500", "revision unknown, to be 1\n… waiting"));
-    browser
-        .run("[...document.querySelectorAll('.cell')].find(cell => cell.node === 'n500').click()");
-    browser.until(&format!(
-        "document.getElementById('facts').innerText.includes({:?})",
-        format!("rack = {wicked}")
-    ));
-    assert_eq!(browser.run("document.querySelectorAll('img').length"), 0);
-    browser.press("Escape");
-    tell(&bus, &crowd_report(500, 3, runs("1")));
-    browser.until(&cell_says("n500", "✓ in service"));
-    browser.press("End");
-    assert_eq!(browser.text(":focus b"), "web1", "the last cell");
-    browser.nothing_went_wrong();
-}
-
 /// The head of an answer, and a connection that is still open.
 fn head(scene: &Scene, path: &str, more: &str) -> (String, TcpStream) {
     let address = scene.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
@@ -328,8 +320,11 @@ fn head(scene: &Scene, path: &str, more: &str) -> (String, TcpStream) {
 #[test]
 fn files_and_followers_are_bounded() {
     let scene = Plot { clusters: vec![("alfa", 1)], ..Plot::new(Broker::Embedded) }.start();
-    for path in ["/", "/page.css", "/page.js", "/history.js", "/page.svg"] {
+    let mut whole = 0;
+    for path in ["/", "/page.css", "/page.js", "/filter.js", "/history.js", "/page.svg"] {
         let (first, _) = head(&scene, path, "");
+        let length = first.lines().find_map(|line| line.strip_prefix("content-length: "));
+        whole += length.expect("a length").parse::<usize>().expect("a number");
         assert!(first.starts_with("HTTP/1.1 200"), "{first}");
         assert!(
             first.contains("content-security-policy: default-src 'none'; script-src 'self'"),
@@ -341,6 +336,7 @@ fn files_and_followers_are_bounded() {
         let (other, _) = head(&scene, path, "If-None-Match: \"other\"\r\n");
         assert!(other.starts_with("HTTP/1.1 200"), "{other}");
     }
+    assert!(whole < 64 << 10, "the page has {whole} bytes");
     let follow = || head(&scene, "/api/v1/stream", "");
     let followers: Vec<_> = (0..64).map(|_| follow()).collect();
     assert!(followers.iter().all(|(head, _)| head.starts_with("HTTP/1.1 200")));

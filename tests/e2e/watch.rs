@@ -49,6 +49,11 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
+    /// The same, with what sets colours.
+    fn coloured(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-e"])
+    }
+
     /// Waits until every one of these is on the screen; returns it.
     fn shows(&self, scene: &Scene, words: &[&str]) -> String {
         let last = std::cell::RefCell::new(String::new());
@@ -103,10 +108,17 @@ fn in_a_terminal() {
             "web1  ~ settling      2          waiting for 3 others",
             "web2  ↑ upgrading     1 -> 2     waiting for the upgrade to 2",
             "web5  … waiting       1 -> 2     waiting for a place in the batch",
+            "recent events, in UTC",
+            ": waiting for the upgrade to 2",
         ],
     );
     assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
     assert!(!screen.contains("ready:"), "it is not on a screen of its own:\n{screen}");
+
+    let coloured = terminal.coloured();
+    for words in ["\u{1b}[36m↑ upgrading", "\u{1b}[32m✓ in service", "\u{1b}[33m… waiting"] {
+        assert!(coloured.contains(words), "{words}: {coloured}");
+    }
 
     // Few lines: what is well is folded first, and said to be.
     terminal.tmux(&["resize-window", "-x", "80", "-y", "12"]);
@@ -116,6 +128,9 @@ fn in_a_terminal() {
     terminal.tmux(&["resize-window", "-x", "80", "-y", "8"]);
     terminal
         .shows(&scene, &["evenkeel: live", "alfa: ↑ progressing", " (folded)", "+ 1 converged"]);
+    terminal.tmux(&["resize-window", "-x", "40", "-y", "24"]);
+    let screen = terminal.shows(&scene, &["web2  ↑ upgrading     1 -> 2     wa…"]);
+    assert!(screen.lines().all(|line| line.chars().count() <= 40), "{screen}");
     terminal.tmux(&["resize-window", "-x", "80", "-y", "24"]);
     terminal.shows(&scene, &["web9  ✓ in service"]);
 
@@ -145,6 +160,30 @@ fn in_a_terminal() {
         "1",
         "the cursor is seen"
     );
+}
+
+/// What no cluster claims, who is not there, and what was never heard are shown too; and no colours where none are wanted.
+#[test]
+fn everybody_is_on_the_screen() {
+    let mut scene = Plot::new(Broker::Mosquitto).start();
+    scene.converged("alfa", "1");
+    scene.converged("bravo", "1");
+    scene.write_cluster("alfa", "expect = 4\nselect = { cluster = \"alfa\", name = \"none\" }");
+    let nodes = "revision = \"1\"\nnodes = [\"web6\", \"web7\", \"web8\", \"web9\", \"web10\"]\n";
+    scene.write_desired("bravo", nodes);
+    scene.agent("notify2").signal(Signal::TERM);
+    let terminal = Terminal::open(&scene);
+    terminal.shows(&scene, &["ready:"]);
+    terminal.type_line(&format!("NO_COLOR=1 {}", watch(&scene)));
+    terminal.shows(
+        &scene,
+        &[
+            "5 unclaimed: web1, web2, web3, web4, web5",
+            "web10  ? missing       unknown -> 1  expected by name, and never heard",
+            "! notify2 (notify) is departed",
+        ],
+    );
+    assert!(!terminal.coloured().contains("\u{1b}[3"), "{}", terminal.coloured());
 }
 
 #[test]

@@ -26,12 +26,13 @@ const commands = {
       if (message.type() === 'error' && !/net::ERR_|503/.test(text)) wrong.push(text);
     });
     page.on('request', (request) => {
-      if (!request.url().startsWith(url.split('#')[0])) wrong.push(`asks elsewhere: ${request.url()}`);
+      if (!request.url().startsWith(url.split(/[?#]/)[0])) wrong.push(`asks elsewhere: ${request.url()}`);
     });
     await page.goto(url);
   },
   run: ({ script }) => page.evaluate(script),
   press: ({ key }) => page.keyboard.press(key),
+  type: ({ text }) => page.keyboard.type(text),
   click: ({ selector }) => page.click(selector),
   picture: ({ path, full }) => page.screenshot({ path, fullPage: full }),
   wrong: () => wrong,

@@ -1,13 +1,16 @@
 //! What `evenkeel status --watch` draws: lines that fit a terminal. What is as it should be is folded first, and how
-//! much was folded is said.
+//! much was folded is said; where there is room left, it goes to the recent events.
 
 use std::collections::BTreeMap;
 
-use super::super::print::clean;
-use super::super::status::{unready, word};
-use crate::controller::live::{NodeState, message};
-use crate::controller::view::{AppView, ClusterView, NodeAppView, Progress, View};
-use crate::model::{AppName, ClusterName, NodeName, Presence, RevisionSeen, Wall};
+use super::super::status::word;
+use super::line::{Line, Tone};
+use super::unready;
+use crate::controller::live::{
+    Live, LiveApp, LiveCluster, LiveEvent, LiveNode, LiveOther, NodeState,
+};
+use crate::controller::view::Progress;
+use crate::model::{AppName, ClusterName, NodeName, Presence, Wall};
 use crate::plan::Phase;
 
 /// The bar of a rollout, in columns.
@@ -16,7 +19,7 @@ const BAR: usize = 12;
 /// One look.
 pub(super) struct Glance<'a> {
     /// What was seen last, if anything was.
-    pub view: Option<&'a View>,
+    pub live: Option<&'a Live>,
     /// Why it could not be seen now.
     pub trouble: Option<&'a str>,
     pub columns: usize,
@@ -39,7 +42,7 @@ enum Fold {
 
 impl Glance<'_> {
     /// At most `lines` lines of at most `columns` characters.
-    pub fn screen(&self) -> Vec<String> {
+    pub fn screen(&self) -> Vec<Line> {
         let most = std::iter::once(Fold::Nothing)
             .chain([Fold::Converged, Fold::Quiet, Fold::Clusters])
             .chain((0..=self.lines).rev().map(|n| Fold::Nodes(std::cmp::Reverse(n))));
@@ -53,88 +56,107 @@ impl Glance<'_> {
         if lines.len() > self.lines {
             let more = lines.len() + 1 - self.lines.max(1);
             lines.truncate(self.lines.saturating_sub(1));
-            lines.push(format!("… {more} more lines do not fit here"));
+            lines.push(Line::plain(format!("… {more} more lines do not fit here")));
+        } else if let Some(live) = self.live {
+            lines.extend(event_lines(live, self.lines - lines.len()));
         }
-        lines.iter().map(|line| cut(&clean(line), self.columns)).collect()
+        lines.iter().map(|line| line.cut(self.columns)).collect()
     }
 
-    fn folded(&self, fold: Fold) -> Vec<String> {
+    fn folded(&self, fold: Fold) -> Vec<Line> {
         let mut lines = vec![self.head()];
-        lines.extend(self.trouble.map(str::to_owned));
-        let Some(view) = self.view else { return lines };
-        lines.extend(unready(view));
-        for (name, app) in &view.apps {
-            lines.push(String::new());
+        lines.extend(self.trouble.map(|trouble| Line::default().and(Tone::Bad, trouble)));
+        let Some(live) = self.live else { return lines };
+        lines.extend(unready(live).map(|why| Line::default().and(Tone::Bad, why)));
+        for (name, app) in &live.apps {
+            lines.push(Line::default());
             lines.extend(app_head(name, app));
             let mut converged = 0;
             for (cluster, state) in &app.clusters {
                 if fold >= Fold::Clusters
                     && state.phase == Phase::Converged
-                    && state.causes.is_empty()
+                    && state.notes.is_empty()
                 {
                     converged += 1;
                 } else {
-                    lines.extend(cluster_lines(view, name, cluster, state, fold));
+                    lines.extend(cluster_lines(live.at, cluster, state, fold));
                 }
             }
             if converged > 0 {
-                lines.push(format!("  + {converged} converged (folded)"));
+                lines.push(Line::plain(format!("  + {converged} converged (folded)")));
             }
+            lines.extend(unclaimed_lines(&app.unclaimed));
         }
+        lines.extend(absent_line(&live.others));
         lines
     }
 
-    fn head(&self) -> String {
-        match (self.view, self.trouble) {
-            (Some(view), None) => format!("evenkeel: live, as of {}", clock(view.at)),
-            (Some(view), Some(_)) => {
-                format!("evenkeel: NOT CONNECTED, last seen {}; trying again", clock(view.at))
+    fn head(&self) -> Line {
+        let name = Line::default().and(Tone::Title, "evenkeel: ");
+        match (self.live, self.trouble) {
+            (Some(live), None) => {
+                name.and(Tone::Good, "live").and(Tone::Plain, format!(", as of {}", clock(live.at)))
             }
-            (None, _) => "evenkeel: NOT CONNECTED yet; trying again".to_owned(),
+            (Some(live), Some(_)) => {
+                let seen = format!(", last seen {}; trying again", clock(live.at));
+                name.and(Tone::Bad, "NOT CONNECTED").and(Tone::Plain, seen)
+            }
+            (None, Some(_)) => {
+                name.and(Tone::Bad, "NOT CONNECTED yet").and(Tone::Plain, "; trying again")
+            }
+            (None, None) => name.and(Tone::Plain, "connecting"),
         }
     }
 }
 
 /// The time of day, UTC.
 pub(super) fn clock(at: Wall) -> String {
-    let text = at.to_string();
-    let time = text.split_once('T').map_or(text.as_str(), |(_, time)| time);
-    format!("{} UTC", time.trim_end_matches('Z'))
+    format!("{} UTC", time_of_day(at))
 }
 
-fn app_head(name: &AppName, app: &AppView) -> Vec<String> {
+fn time_of_day(at: Wall) -> String {
+    let text = at.to_string();
+    let time = text.split_once('T').map_or(text.as_str(), |(_, time)| time);
+    time.trim_end_matches('Z').to_owned()
+}
+
+/// What a node without a revision does.
+pub(super) fn roles(other: &LiveOther) -> String {
+    if other.roles.is_empty() { "no role".to_owned() } else { other.roles.join(", ") }
+}
+
+fn app_head(name: &AppName, app: &LiveApp) -> Vec<Line> {
     let commit = app.commit.as_ref().map_or_else(String::new, |commit| {
         let id: String = commit.id.chars().take(12).collect();
         format!("  commit {id}: {}", commit.subject)
     });
-    let mut lines = vec![format!("{name}{commit}")];
+    let mut lines = vec![Line::default().and(Tone::Title, name.as_str()).and(Tone::Plain, commit)];
     for (backend, balancers) in &app.balancers {
         for (lb, state) in balancers {
             let (ready, all, floor) = (state.ready, state.servers, state.floor);
-            let mut line =
+            let words =
                 format!("  backend {backend} at {lb}: {ready} of {all} ready, floor {floor}");
+            let mut trouble = String::new();
             if ready < floor {
-                line += ", BELOW THE FLOOR";
+                trouble += ", BELOW THE FLOOR";
             }
             if state.presence != Presence::Present {
-                line += &format!(", agent {}", state.presence);
+                trouble += &format!(", agent {}", state.presence);
             }
             if let Some(error) = &state.error {
-                line += &format!(", {error}");
+                trouble += &format!(", {error}");
             }
-            lines.push(line);
+            lines.push(Line::plain(words).and(Tone::Bad, trouble));
         }
+    }
+    if app.clusters.is_empty() {
+        let why = "  no cluster is known: its files have gone, or were never without a fault";
+        lines.push(Line::default().and(Tone::Bad, why));
     }
     lines
 }
 
-fn cluster_lines(
-    view: &View,
-    app: &AppName,
-    name: &ClusterName,
-    cluster: &ClusterView,
-    fold: Fold,
-) -> Vec<String> {
+fn cluster_lines(now: Wall, name: &ClusterName, cluster: &LiveCluster, fold: Fold) -> Vec<Line> {
     let sign = match cluster.phase {
         Phase::Converged => "✓",
         Phase::Progressing => "↑",
@@ -142,63 +164,119 @@ fn cluster_lines(
     };
     let (phase, target) = (word(cluster.phase), &cluster.target);
     let (done, of) = (cluster.converged, cluster.expected);
+    let head = Line::plain("  ").and(Tone::Title, name.as_str()).and(Tone::Plain, ": ");
+    let head = head.and(Tone::of_phase(cluster.phase), format!("{sign} {phase}"));
     let mut lines =
-        vec![format!("  {name}: {sign} {phase}, {done} of {of} at {target} and in service")];
+        vec![head.and(Tone::Plain, format!(", {done} of {of} at {target} and in service"))];
     if let Some(progress) = cluster.progress {
-        lines.push(format!("    {}", progress_words(progress, view.at)));
+        lines.push(Line::plain(format!("    {}", progress_words(progress, now))));
     }
-    if cluster.phase == Phase::Degraded {
-        lines.push(format!("    {}", message(&cluster.conditions)));
+    if cluster.phase == Phase::Degraded
+        && !cluster.notes.values().any(|n| n.starts_with(&cluster.message))
+    {
+        lines.push(Line::plain(format!("    {}", cluster.message)));
     }
-    let causes = cluster.causes.iter();
-    lines.extend(
-        causes.map(|(cause, text)| format!("    {}: {text}", cause.as_str().replace('_', " "))),
-    );
-    let part = |(node, seen): (&'_ NodeName, &'_ crate::controller::view::NodeView)| {
-        let part = seen.apps.get(app).filter(|part| part.cluster.as_ref() == Some(name))?;
-        Some((NodeState::of(seen.presence, part.decision.as_ref()), node.clone(), part.clone()))
+    let note = |cause: &str, text: &str| {
+        Line::default().and(Tone::Bad, format!("    {}: {text}", cause.replace('_', " ")))
     };
-    let mut nodes: Vec<_> = view.nodes.iter().filter_map(part).collect();
+    lines.extend(cluster.notes.iter().map(|(cause, text)| note(cause.as_str(), text)));
+    lines.extend(node_lines(cluster, fold));
+    lines
+}
+
+fn node_lines(cluster: &LiveCluster, fold: Fold) -> Vec<Line> {
+    let mut nodes: Vec<(&NodeName, &LiveNode)> = cluster.nodes.iter().collect();
     let folds_quiet = match fold {
         Fold::Nothing => false,
         Fold::Converged => cluster.phase == Phase::Converged,
         Fold::Quiet | Fold::Clusters | Fold::Nodes(_) => true,
     };
     let mut folded: BTreeMap<NodeState, usize> = BTreeMap::new();
-    nodes.retain(|(state, _, _)| {
-        let keep = !(folds_quiet && state.is_quiet());
-        *folded.entry(*state).or_default() += usize::from(!keep);
+    nodes.retain(|(_, node)| {
+        let keep = !(folds_quiet && node.state.is_quiet());
+        *folded.entry(node.state).or_default() += usize::from(!keep);
         keep
     });
     if let Fold::Nodes(std::cmp::Reverse(most)) = fold
         && nodes.len() > most
     {
         // What is wrong stays longest.
-        nodes.sort_by_key(|(state, _, _)| *state);
-        for (state, _, _) in nodes.split_off(most) {
-            *folded.entry(state).or_default() += 1;
+        nodes.sort_by_key(|(_, node)| node.state);
+        for (_, node) in nodes.split_off(most) {
+            *folded.entry(node.state).or_default() += 1;
         }
     }
-    let widest = nodes.iter().map(|(_, name, _)| name.as_str().len()).max().unwrap_or(0);
-    lines.extend(nodes.iter().map(|(state, name, part)| node_line(*state, name, part, widest)));
+    let widest = nodes.iter().map(|(name, _)| name.as_str().len()).max().unwrap_or(0);
+    let mut lines: Vec<Line> =
+        nodes.iter().map(|(name, node)| node_line(name, node, widest)).collect();
     let folded: Vec<String> = folded
         .iter()
         .filter(|(_, count)| **count > 0)
         .map(|(state, count)| format!("{count} {}", state.words()))
         .collect();
     if !folded.is_empty() {
-        lines.push(format!("    + {} (folded)", folded.join(", ")));
+        lines.push(Line::plain(format!("    + {} (folded)", folded.join(", "))));
     }
     lines
 }
 
-fn node_line(state: NodeState, name: &NodeName, part: &NodeAppView, widest: usize) -> String {
-    let runs = part.revision.as_ref().and_then(RevisionSeen::known);
-    let runs = runs.map_or("unknown", |revision| revision.as_str());
-    let goal = part.goal.as_ref().map(|goal| goal.as_str()).filter(|goal| *goal != runs);
+fn node_line(name: &NodeName, node: &LiveNode, widest: usize) -> Line {
+    let runs = node.revision.as_ref().map_or("unknown", |revision| revision.as_str());
+    let goal = node.goal.as_ref().map(|goal| goal.as_str()).filter(|goal| *goal != runs);
     let revision = goal.map_or(runs.to_owned(), |goal| format!("{runs} -> {goal}"));
-    let (sign, words) = (state.sign(), state.words());
-    format!("    {name:widest$}  {sign} {words:12}  {revision:9}  {}", part.reason)
+    let (sign, words) = (node.state.sign(), node.state.words());
+    let name = name.as_str();
+    Line::plain(format!("    {name:widest$}  "))
+        .and(Tone::of_state(node.state), format!("{sign} {words:12}"))
+        .and(Tone::Plain, format!("  {revision:9}  {}", node.reason))
+}
+
+/// Those that no cluster claims, or more than one: a line for each state, with their number first, should it be cut.
+fn unclaimed_lines(nodes: &BTreeMap<NodeName, LiveNode>) -> Vec<Line> {
+    let mut by_state: BTreeMap<NodeState, Vec<&str>> = BTreeMap::new();
+    for (name, node) in nodes {
+        by_state.entry(node.state).or_default().push(name.as_str());
+    }
+    let line = |(state, names): (NodeState, Vec<&str>)| {
+        let claimed = if state == NodeState::Unclaimed { "" } else { ", and in no cluster" };
+        let words = format!("{} {} {}{claimed}", state.sign(), names.len(), state.words());
+        Line::plain("  ")
+            .and(Tone::of_state(state), words)
+            .and(Tone::Plain, format!(": {}", names.join(", ")))
+    };
+    by_state.into_iter().map(line).collect()
+}
+
+/// Load balancers and notification servers that are not there.
+fn absent_line(others: &BTreeMap<NodeName, LiveOther>) -> Option<Line> {
+    let absent = others.iter().filter(|(_, other)| other.presence != Presence::Present);
+    let words: Vec<String> = absent
+        .map(|(name, other)| format!("{name} ({}) is {}", roles(other), other.presence))
+        .collect();
+    (!words.is_empty()).then(|| Line::default().and(Tone::Bad, format!("! {}", words.join(", "))))
+}
+
+/// The latest first, with a title, in so many lines.
+fn event_lines(live: &Live, room: usize) -> Vec<Line> {
+    let Some(most) = room.checked_sub(2).filter(|most| *most > 0) else { return Vec::new() };
+    let mut events = live.events.values().rev().take(most).map(event_line).peekable();
+    if events.peek().is_none() {
+        return Vec::new();
+    }
+    let title = Line::default().and(Tone::Title, "recent events").and(Tone::Plain, ", in UTC");
+    [Line::default(), title].into_iter().chain(events).collect()
+}
+
+fn event_line(event: &LiveEvent) -> Line {
+    let place: Vec<&str> = [Some(event.app.as_str())]
+        .into_iter()
+        .chain([event.cluster.as_ref().map(ClusterName::as_str)])
+        .chain([event.node.as_ref().map(NodeName::as_str)])
+        .flatten()
+        .collect();
+    let tone = if event.important { Tone::Title } else { Tone::Plain };
+    Line::plain(format!("  {} ", time_of_day(event.at)))
+        .and(tone, format!("{}: {}", place.join("/"), event.what))
 }
 
 fn progress_words(progress: Progress, now: Wall) -> String {
@@ -215,12 +293,4 @@ fn progress_words(progress: Progress, now: Wall) -> String {
     };
     let Progress { nodes, upgraded, in_service, .. } = progress;
     format!("{bar} {upgraded} of {nodes} upgraded, {in_service} back in service, {ends}")
-}
-
-fn cut(line: &str, columns: usize) -> String {
-    if line.chars().count() <= columns {
-        return line.to_owned();
-    }
-    let kept: String = line.chars().take(columns.saturating_sub(1)).collect();
-    format!("{kept}…")
 }

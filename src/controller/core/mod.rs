@@ -151,6 +151,8 @@ pub struct Core {
     peers: Peers,
     post: Post,
     pub(super) events: VecDeque<Event>,
+    /// How many have happened before those.
+    pub(super) events_gone: u64,
     /// The desired directory has been read at least once.
     desired_read: bool,
     /// What the broker shows of ours.
@@ -174,6 +176,7 @@ impl Core {
             peers,
             post: Post::default(),
             events: VecDeque::new(),
+            events_gone: 0,
             desired_read: false,
             echoes: Echoes::default(),
             due: None,

@@ -73,6 +73,7 @@ impl Core {
     fn push_event(&mut self, event: Event) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
+            self.events_gone += 1;
         }
         self.events.push_back(event);
     }

@@ -90,7 +90,7 @@ function take(document_, whole) {
   heard = Date.now();
   offset = state.at - heard;
   linked = true;
-  if (before) announce(before.events, state.events);
+  if (before && before.events !== state.events) announce(happened(before.events), happened(state.events));
   // The history is asked for by itself, when there may be more of it.
   if (!before || before.events !== state.events) document.dispatchEvent(new CustomEvent('news'));
   if (!due) {
@@ -98,6 +98,9 @@ function take(document_, whole) {
     requestAnimationFrame(() => { due = false; draw(); });
   }
 }
+
+// Oldest first: numbers as names are in their order.
+const happened = (events) => Object.values(events);
 
 function announce(before, after) {
   const key = (event) => JSON.stringify(event);
@@ -187,14 +190,21 @@ function draw() {
   for (const app of apps) drawApp(drawn.get(`app ${app}`), app, state.apps[app]);
   drawOthers(drawn.get('others'));
   drawEvents();
-  const total = clusters().reduce((sum, cluster) => sum + Object.keys(cluster.nodes).length, 0);
+  const total = everybody().size;
   const count = clusters().length;
   say(at('sum'), `${count} ${count === 1 ? 'cluster' : 'clusters'}, ${total} ${total === 1 ? 'node' : 'nodes'}`);
   say(at('version'), `evenkeel ${state.version}.`);
   rove(fleet);
+  document.dispatchEvent(new CustomEvent('drawn'));
   drawNode();
   tick();
   if (sought === null) seek();
+}
+
+function everybody() {
+  const unclaimed = Object.values(state.apps).map((app) => ({ nodes: app.unclaimed }));
+  const all = [...clusters(), ...unclaimed, { nodes: state.others }];
+  return new Set(all.flatMap((part) => Object.keys(part.nodes)));
 }
 
 let lanes = 0;
@@ -223,7 +233,8 @@ function drawApp(section, name, app) {
   section.drawn = app;
   const [, commit, unled, lbs, all] = section.children;
   say(commit, app.commit ? `declared by commit ${app.commit.id.slice(0, 12)}: ${app.commit.subject}` : 'declared by files without a commit');
-  say(unled, app.leads ? '' : 'This controller does not lead the app yet.');
+  const none = Object.keys(app.clusters).length ? '' : 'No cluster is known: its files have gone, or were never without a fault.';
+  say(unled, app.leads ? none : 'This controller does not lead the app yet.');
   drawBalancers(lbs, app.balancers);
   const shown = names(app.clusters);
   const keys = [...shown.map((cluster) => `c ${cluster}`), ...(Object.keys(app.unclaimed).length ? ['unclaimed'] : [])];
@@ -369,10 +380,9 @@ function newOthers() {
 
 function drawOthers(section) {
   const others = state.others;
-  section.hidden = !Object.keys(others).length;
   const list = section.lastElementChild;
   const all = names(others);
-  const drawn = keyed(list, all, () => make('li', 'lb'));
+  const drawn = keyed(list, all, (name) => Object.assign(make('li', 'lb'), { node: name }));
   for (const name of all) {
     const node = others[name];
     const sign = node.presence === 'present' ? '✓' : '!';
@@ -386,7 +396,7 @@ function drawEvents() {
   list.drawn = state.events;
   const seen = new Map();
   const keys = new Map();
-  for (const event of state.events) {
+  for (const event of happened(state.events)) {
     const text = JSON.stringify(event);
     const turn = (seen.get(text) || 0) + 1;
     seen.set(text, turn);
@@ -404,13 +414,17 @@ function drawEvents() {
 
 // ---- keyboard, and one node in full ----
 
-const cells = () => [...document.querySelectorAll('.cell')];
+const isShown = (cell) => !cell.closest('[hidden]');
+const cells = () => [...document.querySelectorAll('.cell')].filter(isShown);
 
 // One cell is reached by Tab; from there the arrows go on.
 function rove(fleet) {
-  if (fleet.querySelector('.cell[tabindex="0"]')) return;
-  const first = fleet.querySelector('.cell');
-  if (first) first.tabIndex = 0;
+  const reached = fleet.querySelector('.cell[tabindex="0"]');
+  if (reached && isShown(reached)) return;
+  const first = [...fleet.querySelectorAll('.cell')].find(isShown);
+  if (!first) return;
+  if (reached) reached.tabIndex = -1;
+  first.tabIndex = 0;
 }
 
 function focus(cell) {
