@@ -87,9 +87,14 @@ impl Checker {
         }
         for order in orders {
             let node = self.known.node_of(order.backend, order.server);
-            if let Some(cluster) = node.and_then(|node| self.known.cluster_of(&node)) {
-                self.known.act_in(cluster);
+            let Some(node) = node else { continue };
+            let Some(cluster) = self.known.cluster_of(&node) else { continue };
+            // A held node is taken out for its own sake.
+            let held = self.known.settings(&cluster).is_some_and(|s| s.hold.contains(&node));
+            if order.order == Order::Out && !held {
+                self.known.aim(&cluster);
             }
+            self.known.act_in(cluster);
         }
         for (node, assignment) in given {
             let mut basis =

@@ -53,7 +53,7 @@ pub(super) struct Known {
     tried_for: BTreeMap<NodeName, ClusterName>,
     /// The batch that each permit was given under: files may declare a smaller one since.
     batches: BTreeMap<NodeName, usize>,
-    /// The target of a cluster when something was first asked for it, or last permitted.
+    /// The target of a cluster when a node was last taken out for it, or permitted.
     pub aimed: BTreeMap<ClusterName, Revision>,
     /// Something has changed since it was last looked who has converged.
     changed: bool,
@@ -252,10 +252,15 @@ impl Known {
         self.begun.insert(rollout.clone());
         self.batches.insert(node.clone(), batch);
         let Some(cluster) = self.cluster_of(node) else { return };
-        if let Some(settings) = self.settings(&cluster) {
+        self.aim(&cluster);
+        self.act_in(cluster);
+    }
+
+    /// Something is begun in a cluster, for its target.
+    pub(super) fn aim(&mut self, cluster: &ClusterName) {
+        if let Some(settings) = self.settings(cluster) {
             self.aimed.insert(cluster.clone(), settings.revision.clone());
         }
-        self.act_in(cluster);
     }
 
     /// An attempt begins; how many there have been of its kind, with it.
@@ -288,9 +293,6 @@ impl Known {
     pub(super) fn act_in(&mut self, cluster: ClusterName) {
         if self.acted_in.contains(&cluster) {
             return;
-        }
-        if let Some(settings) = self.settings(&cluster) {
-            self.aimed.insert(cluster.clone(), settings.revision.clone());
         }
         for node in self.members(&cluster) {
             let service = self.services.entry(node).or_default();

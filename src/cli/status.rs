@@ -261,8 +261,7 @@ fn notes(view: &View) -> String {
 fn commits(view: &View) -> String {
     let commits = view.apps.iter().filter_map(|(app, state)| {
         let commit = state.commit.as_ref()?;
-        let id: String = commit.id.chars().take(12).collect();
-        Some(format!("{app} is declared by commit {}: {}\n", clean(&id), clean(&commit.subject)))
+        Some(format!("{app} is declared by {}\n", clean(&commit.to_string())))
     });
     commits.collect()
 }

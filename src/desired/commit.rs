@@ -1,5 +1,5 @@
 //! Which commit the files come from, where they are a git checkout. Read from git's own files
-//! (gitrepository-layout(5)), so that git need not be there; only the subject needs it.
+//! (gitrepository-layout(5)), so that git need not be there; only the subject, and whether the files differ, need it.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,15 +15,16 @@ const LINE_BYTES_MAX: u64 = 4096;
 /// A line a ref; 16 MiB is some 200,000 of them.
 const PACKED_REFS_BYTES_MAX: u64 = 16 << 20;
 
-/// Git needs some milliseconds for this; a subject is not worth waiting longer.
-const SUBJECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Git needs some milliseconds for an answer, which is not worth waiting longer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 const SUBJECT_CHARS_MAX: usize = 200;
 
 /// Where git keeps what it knows of a work tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GitDir {
-    work_tree: PathBuf,
+    /// The directory that was asked about.
+    dir: PathBuf,
     /// `HEAD`, the index and its lock.
     own: PathBuf,
     /// The refs; differs from `own` in a linked work tree.
@@ -46,7 +47,7 @@ impl GitDir {
             own.join("HEAD").is_file().then(|| {
                 let common = read_line(&own.join("commondir"));
                 let common = common.map_or_else(|| own.clone(), |common| own.join(common));
-                Self { work_tree: work_tree.to_owned(), own, common }
+                Self { dir: dir.clone(), own, common }
             })
         })
     }
@@ -65,10 +66,11 @@ impl GitDir {
     /// files. `known` spares asking for a subject again.
     pub fn commit(&self, known: Option<&Commit>) -> Option<Commit> {
         let id = self.head()?;
-        match known {
-            Some(known) if known.id == id => Some(known.clone()),
-            Some(_) | None => Some(Commit { subject: self.subject(&id).unwrap_or_default(), id }),
-        }
+        let subject = match known {
+            Some(known) if known.id == id => known.subject.clone(),
+            Some(_) | None => self.subject(&id).unwrap_or_default(),
+        };
+        Some(Commit { id, subject, modified: self.is_modified() })
     }
 
     fn head(&self) -> Option<String> {
@@ -99,16 +101,34 @@ impl GitDir {
     }
 
     fn subject(&self, id: &str) -> Option<String> {
+        let asked = ["log", "-1", "--no-color", "--format=%s", id, "--"];
+        let answer = self.ask(&asked).ok()?;
+        let text = String::from_utf8_lossy(&answer);
+        let subject = text.lines().next().unwrap_or_default();
+        Some(subject.chars().filter(|c| !c.is_control()).take(SUBJECT_CHARS_MAX).collect())
+    }
+
+    /// Some desired file is not as it was committed, as far as git can tell.
+    fn is_modified(&self) -> bool {
+        let asked = ["status", "--porcelain", "--untracked-files=all", "--", ":(glob)**/*.toml"];
+        let (Ok(answer) | Err(answer)) = self.ask(&asked);
+        !answer.is_empty()
+    }
+
+    /// What git says, or, as an error, what it had said when it failed or its time was up; its beginning.
+    fn ask(&self, asked: &[&str]) -> Result<Vec<u8>, Vec<u8>> {
         let mut command = Command::new("git");
-        command.arg("-C").arg(&self.work_tree).args(["-c", "log.showSignature=false"]);
-        command.args(["--no-pager", "log", "-1", "--no-color", "--format=%s", id, "--"]);
+        command.arg("-C").arg(&self.dir).args(["-c", "log.showSignature=false"]);
+        // Nothing of theirs is run, and nothing is locked or written.
+        command.args(["-c", "core.fsmonitor=false", "--no-pager", "--no-optional-locks"]);
+        command.args(asked);
         // Set where we are started by a hook, and then they speak of another repository.
         for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"] {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut git = command.spawn().ok()?;
-        let deadline = Instant::now() + SUBJECT_TIME_MAX;
+        let mut git = command.spawn().map_err(|_| Vec::new())?;
+        let deadline = Instant::now() + ANSWER_TIME_MAX;
         let succeeded = loop {
             match git.try_wait() {
                 Ok(Some(status)) => break status.success(),
@@ -122,14 +142,11 @@ impl GitDir {
                 }
             }
         };
-        if !succeeded {
-            return None;
-        }
         let mut bytes = Vec::new();
-        git.stdout.take()?.take(LINE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
-        let subject = text.lines().next().unwrap_or_default();
-        Some(subject.chars().filter(|c| !c.is_control()).take(SUBJECT_CHARS_MAX).collect())
+        if let Some(answer) = git.stdout.take() {
+            let _ = answer.take(LINE_BYTES_MAX).read_to_end(&mut bytes);
+        }
+        if succeeded { Ok(bytes) } else { Err(bytes) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the files declare, after validation: every cluster's settings in full, overrides applied.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,25 @@ pub struct Commit {
     pub id: String,
     /// The first line of its message, at most 200 characters; empty where it cannot be read.
     pub subject: String,
+    /// The files differ from it: somebody has changed them, and not committed that.
+    #[serde(default)]
+    pub modified: bool,
+}
+
+impl Commit {
+    /// Its subject, and whether that is all.
+    pub fn words(&self) -> String {
+        let and = if self.modified { ", and changes that are not committed" } else { "" };
+        format!("{}{and}", self.subject)
+    }
+}
+
+impl fmt::Display for Commit {
+    /// For people, in one line: `commit 0123456789ab: Bump alfa`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short: String = self.id.chars().take(12).collect();
+        write!(f, "commit {short}: {}", self.words())
+    }
 }
 
 /// One cluster: `app.toml` with the tables of the cluster's own file over it.

@@ -157,7 +157,7 @@ impl Telling<'_> {
                     advice: words.advice.to_owned(),
                     revision_from,
                     revision_to: self.settings.revision.clone(),
-                    commit: self.commit.map(|c| c.subject.clone()).unwrap_or_default(),
+                    commit: self.commit.map(Commit::words).unwrap_or_default(),
                     link: self.link(),
                     recipients: policy.recipients.clone(),
                     at: self.wall,

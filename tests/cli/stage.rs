@@ -91,6 +91,7 @@ pub fn view(world: &World) -> View {
         commit: Some(Commit {
             id: "0123456789abcdef0123456789abcdef01234567".to_owned(),
             subject: "Bump alfa".to_owned(),
+            modified: false,
         }),
         clusters: clusters.collect(),
         balancers: BTreeMap::from([(backend(), BTreeMap::from([(node("lb1"), balancer(world))]))]),

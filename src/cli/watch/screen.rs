@@ -126,10 +126,7 @@ pub(super) fn roles(other: &LiveOther) -> String {
 }
 
 fn app_head(name: &AppName, app: &LiveApp) -> Vec<Line> {
-    let commit = app.commit.as_ref().map_or_else(String::new, |commit| {
-        let id: String = commit.id.chars().take(12).collect();
-        format!("  commit {id}: {}", commit.subject)
-    });
+    let commit = app.commit.as_ref().map_or_else(String::new, |commit| format!("  {commit}"));
     let mut lines = vec![Line::default().and(Tone::Title, name.as_str()).and(Tone::Plain, commit)];
     for (backend, balancers) in &app.balancers {
         for (lb, state) in balancers {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AppName, Assignment, BackendName, Change, ClusterLedger, ClusterName, Commit, Decision, Event,
+    AppName, Assignment, BackendName, Change, ClusterLedger, ClusterName, Decision, Event,
     EventKind, NodeName, Now, Presence, Record, Revision, RevisionSeen, RolloutId, ServerName,
     Standing, What,
 };
@@ -149,16 +149,11 @@ pub(super) fn of_desired(before: &BTreeMap<ClusterName, Desire>, app: &App) -> B
         .collect();
     let text = |lines: Vec<String>| (!lines.is_empty()).then(|| lines.join("; "));
     Because {
-        cause: app.commit.as_ref().map(by_commit).unwrap_or_default(),
+        cause: app.commit.as_ref().map(ToString::to_string).unwrap_or_default(),
         before: text(was),
         after: text(is),
         rollout: None,
     }
-}
-
-fn by_commit(commit: &Commit) -> String {
-    let short: String = commit.id.chars().take(12).collect();
-    format!("commit {short}: {}", commit.subject)
 }
 
 /// The round of one app, while it is told.
@@ -224,7 +219,7 @@ impl Round<'_> {
         };
         let (cause, before, after) = match &event.kind {
             EventKind::RolloutBegun { revision, .. } => {
-                let commit = self.app.commit.as_ref().map(by_commit).unwrap_or_default();
+                let commit = self.app.commit.as_ref().map(ToString::to_string).unwrap_or_default();
                 (commit, last, Some(revision.to_string()))
             }
             EventKind::Converged { revision, .. } => {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -353,6 +354,23 @@ fn the_commit_is_told() {
     let tree = linked.path().join("tree");
     git(dir.path(), &["worktree", "add", "-q", "-b", "other", tree.to_str().unwrap()]);
     assert_eq!(app(&tree.join("desired"), "shop").commit, Some(commit), "in a linked work tree");
+
+    let modified = || app(&desired, "shop").commit.expect("a commit").modified;
+    fs::write(dir.path().join("README"), "No desired file.").unwrap();
+    fs::write(desired.join("shop/.alfa.toml.swp"), "An editor's.").unwrap();
+    assert!(!modified());
+    let alfa = desired.join("shop/alfa.toml");
+    let committed = fs::read(&alfa).unwrap();
+    fs::write(&alfa, "revision = \"2\"\nexpect = 5\n").unwrap();
+    assert!(modified(), "a file that differs");
+    fs::write(&alfa, committed).unwrap();
+    assert!(!modified(), "it is as it was");
+    fs::write(desired.join("shop/bravo.toml"), "revision = \"1\"\nexpect = 4\n").unwrap();
+    assert!(modified(), "one that was never committed");
+    git(dir.path(), &["add", "desired/shop/bravo.toml"]);
+    assert!(modified(), "nor is it by this");
+    git(dir.path(), &["commit", "-q", "-m", "Bravo joins"]);
+    assert_eq!(app(&desired, "shop").commit.unwrap().to_string()[19..], *": Bravo joins");
 }
 
 #[test]
