@@ -301,7 +301,7 @@ on_both_brokers! {
         assert!(said[1].contains("is over the limit of 1048576"), "{said:#?}");
         for name in agents {
             let said = scene.logged(name, REFUSED);
-            let own = said.iter().filter(|line| line.contains(&format!("(\"{name}\""))).count();
+            let own = said.iter().filter(|line| line.contains(&format!("/{name}"))).count();
             assert_eq!(own, 1, "{name}: {said:#?}");
         }
         assert_eq!(scene.presence("stranger"), "", "nobody has come of it");

@@ -47,7 +47,7 @@ function clock(ms) {
   return new Date(ms).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
 }
 
-function source(commit) {
+function behind(commit) {
   if (!commit) return 'files without a commit';
   const and = commit.modified ? ', and changes that are not committed' : '';
   return `commit ${commit.id.slice(0, 12)}: ${commit.subject}${and}`;
@@ -238,7 +238,7 @@ function drawApp(section, name, app) {
   if (section.drawn === app) return;
   section.drawn = app;
   const [, commit, unled, lbs, all] = section.children;
-  say(commit, `declared by ${source(app.commit)}`);
+  say(commit, `declared by ${behind(app.commit)}`);
   const none = Object.keys(app.clusters).length ? '' : 'No cluster is known: its files have gone, or were never without a fault.';
   say(unled, app.leads ? none : 'This controller does not lead the app yet.');
   drawBalancers(lbs, app.balancers);
@@ -520,7 +520,7 @@ function drawNode() {
   row('Revision', seen.revision || 'unknown');
   row('Should be', seen.goal || 'not decided');
   row('App and cluster', cluster ? `${app}/${cluster}` : `${app}, in no cluster`);
-  row('Declared by', source(commit));
+  row('Declared by', behind(commit));
   tick();
   const turn = asked += 1;
   fetch(`api/v1/nodes/${encodeURIComponent(node)}`).then((answer) => (answer.ok ? answer.json() : null)).then((full) => {
