@@ -164,15 +164,18 @@ impl Checker {
         &self.breaches
     }
 
-    /// The history has ended: judges what can only be judged as a whole, and gives everything that
-    /// broke.
-    pub fn end(mut self) -> Vec<Breach> {
+    /// Everything that broke, if the history ends here: with it what can only be judged when every message that
+    /// was written has come.
+    pub fn end(&self) -> Vec<Breach> {
         let at_ms = self.known.now_ms;
-        for (about, happened, forbidden_by) in self.told.judge() {
-            let invariant = Invariant::ToldOnce;
-            self.breaches.push(Breach { invariant, at_ms, about, happened, forbidden_by });
-        }
-        self.breaches
+        let told = self.told.judge().into_iter().map(|(about, happened, forbidden_by)| Breach {
+            invariant: Invariant::ToldOnce,
+            at_ms,
+            about,
+            happened,
+            forbidden_by,
+        });
+        self.breaches.iter().cloned().chain(told).collect()
     }
 
     fn breach(

@@ -162,13 +162,13 @@ impl Checker {
     fn started_out(&mut self, node: &NodeName, happened: &str) {
         let Some((_, backend, name)) = self.known.server_of(node) else { return };
         let mut found = Vec::new();
-        for ((lb, of, server), truth) in &self.known.servers {
+        for (spot @ (lb, of, server), truth) in &self.known.servers {
             if *of != backend || *server != name {
                 continue;
             }
             let ours_to_answer_for = match truth.by {
-                // Somebody else has lifted it a moment ago, and nobody can know it yet.
-                By::Hand | By::Reload => false,
+                // Somebody else has lifted it a moment ago, and nobody can know it yet; if it was out at all.
+                By::Hand | By::Reload => self.known.taking_out.contains(spot),
                 By::Us | By::Itself => true,
             };
             if !truth.seen.admin.is_out() && ours_to_answer_for {

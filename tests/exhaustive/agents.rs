@@ -367,14 +367,14 @@ impl State {
 
     /// HAProxy does what it was asked to do.
     pub fn haproxy_does(&mut self, lb: &NodeName, dies_at: Option<usize>) -> bool {
+        let mutant = self.plot.mutant;
         let agent = self.agent(lb);
         let (Some(question), Some(haproxy)) = (agent.asked.take(), &mut agent.haproxy) else {
             return false;
         };
         let event = match question {
             Question::Set(commands) => {
-                let answers = commands.iter().map(|command| haproxy.set(command)).collect();
-                Event::BalancerSet(Ok(answers))
+                Event::BalancerSet(Ok(mutant::set(mutant, haproxy, &commands)))
             }
             Question::Dump => {
                 haproxy.dump_state().expect("it runs");

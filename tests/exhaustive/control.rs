@@ -293,12 +293,12 @@ impl State {
 
     /// A message that is in a published ledger will be delivered, once.
     fn tales(&mut self, ledger: &ClusterLedger) {
-        for message in ledger.messages.values() {
+        for message in mutant::messages(self.plot.mutant, ledger.messages.clone()).into_values() {
             if !self.control.edit().told.insert(message.key.clone()) {
                 continue;
             }
             let sequence = message.key.0.rsplit('.').next().and_then(|text| text.parse().ok());
-            for recipient in message.recipients.clone() {
+            for recipient in message.recipients {
                 self.fact(Fact::Told(Tale {
                     key: message.key.clone(),
                     sequence: sequence.expect("a key ends in the ledger's sequence"),
@@ -331,6 +331,9 @@ impl State {
     pub fn controller_waits(&mut self, ms: u64) {
         self.control.edit().clock_ms += ms;
         self.control(Vec::new(), None);
+        let last = self.broker.assignments.values().next();
+        let needless = mutant::needless(self.plot.mutant, last);
+        self.carry_out(needless.into_iter().collect(), &mut VecDeque::new(), &mut None);
     }
 
     /// Time passes at everybody, nothing being under way: long enough for a heartbeat of each.

@@ -29,6 +29,7 @@ mod rest;
 mod seen;
 mod state;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -259,7 +260,12 @@ fn broken_rules_are_found() {
         (Invariant::ForeignKept, four("hands", rollout(), &[Kind::Hand], (1, 0))),
         (Invariant::SilenceBlocks, four("silence", rollout(), &[Kind::Silent], (1, 0))),
         (Invariant::UntouchedWherePaused, four("pause", paused, &[Kind::Commit], (1, 0))),
+        (Invariant::UpgradedOnlyWhileOut, four("out", rollout(), &[], none)),
+        (Invariant::QuietAtGoal, four("quiet", rollout(), &[], none)),
+        (Invariant::ToldOnce, four("told", rollout(), &[], none)),
     ];
+    let all: BTreeSet<Invariant> = products.iter().map(|(mutant, _)| *mutant).collect();
+    assert_eq!(all, Invariant::ALL.into());
     for (mutant, plot) in products {
         finds(mutant, plot);
     }

@@ -357,8 +357,12 @@ impl Model for Fleet {
         }
         let mut all = always! {
             UpgradedOnlyWhileOut PutBackOnlySettled BatchKept FloorKept SilenceBlocks ForeignKept
-            QuietAtGoal UntouchedWherePaused TriesBounded AfterGatesStart ToldOnce
+            QuietAtGoal UntouchedWherePaused TriesBounded AfterGatesStart
         };
+        // A message comes here as soon as it is written, so that it can be judged at once.
+        all.push(Property::always("ToldOnce", |_, state: &State| {
+            state.checker.end().iter().all(|breach| breach.invariant != Invariant::ToldOnce)
+        }));
         all.push(Property::always("Converges", |_, state| rest::comes_to_rest(state)));
         all.extend(self.plot.sights.iter().map(|(name, is)| Property::sometimes(name, *is)));
         all

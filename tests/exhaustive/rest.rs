@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use evenkeel::checker::Checker;
 use evenkeel::model::*;
 use evenkeel::plan::Phase;
 
@@ -72,7 +71,7 @@ pub fn comes_to_rest(from: &State) -> bool {
 
 /// What is wrong with a state of rest.
 fn judge(state: &State) -> Result<(), String> {
-    if let Some(breach) = Checker::clone(&state.checker).end().first() {
+    if let Some(breach) = state.checker.end().first() {
         return Err(breach.to_string());
     }
     for (web, of) in &state.plot.webs {

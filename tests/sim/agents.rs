@@ -414,8 +414,7 @@ impl World {
                     for lifted in mutant::lifts(mutant, &state, ours) {
                         haproxy.set(&lifted).expect("a server");
                     }
-                    let answers = commands.iter().map(|command| haproxy.set(command)).collect();
-                    Event::BalancerSet(Ok(answers))
+                    Event::BalancerSet(Ok(mutant::set(mutant, haproxy, &commands)))
                 }
             },
         };

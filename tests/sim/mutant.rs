@@ -11,6 +11,8 @@ use evenkeel::controller::core::{Effect, Publication};
 use evenkeel::model::*;
 use evenkeel::plan::ports::{BalancerState, SetServer, SetState};
 
+use crate::haproxy::Haproxy;
+
 /// Which rule.
 pub type Mutant = Invariant;
 
@@ -59,16 +61,31 @@ pub fn heard(mutant: Option<Mutant>, mut document: Document) -> Document {
     document
 }
 
-/// What HAProxy shows, as an agent that takes nobody's maintenance for a reason sees it.
+/// What HAProxy shows, as an agent sees it that takes nobody's maintenance for a reason, or everything it should take
+/// out for out.
 pub fn read(mutant: Option<Mutant>, state: &mut BalancerState, ours: impl Fn(&ServerName) -> bool) {
-    if mutant != Some(Invariant::ForeignKept) {
-        return;
-    }
     for (name, seen) in state.backends.values_mut().flatten() {
-        if !ours(name) {
-            seen.admin = AdminBits(0);
+        match mutant {
+            Some(Invariant::ForeignKept) if !ours(name) => seen.admin = AdminBits(0),
+            Some(Invariant::UpgradedOnlyWhileOut) if ours(name) => {
+                seen.admin = AdminBits(AdminBits::FORCED_MAINTENANCE);
+            }
+            _ => {}
         }
     }
+}
+
+/// What HAProxy answers; that agent does not even ask for maintenance.
+pub fn set(
+    mutant: Option<Mutant>,
+    haproxy: &mut Haproxy,
+    commands: &[SetServer],
+) -> Vec<Result<(), String>> {
+    let set = |command: &SetServer| match (mutant, command.state) {
+        (Some(Invariant::UpgradedOnlyWhileOut), SetState::Maint) => Ok(()),
+        _ => haproxy.set(command),
+    };
+    commands.iter().map(set).collect()
 }
 
 /// What an agent that lifts anybody's maintenance sets beside what it wants to set.
@@ -99,6 +116,22 @@ pub fn needless(mutant: Option<Mutant>, last: Option<&Assignment>) -> Option<Eff
     Some(Effect::Publish(Box::new(Publication::Assignment(assignment))))
 }
 
+/// What people are told: every cause once more, by another message.
+pub fn messages(
+    mutant: Option<Mutant>,
+    mut messages: BTreeMap<MessageKey, Message>,
+) -> BTreeMap<MessageKey, Message> {
+    if mutant == Some(Invariant::ToldOnce) {
+        let again = messages.values().cloned().map(|mut message| {
+            let (which, sequence) = message.key.0.rsplit_once('.').expect("it ends in a sequence");
+            message.key = MessageKey(format!("{which}.again.{sequence}"));
+            (message.key.clone(), message)
+        });
+        messages.append(&mut again.collect());
+    }
+    messages
+}
+
 /// What the core says, as a planner that ignores the rule would say it.
 pub fn effects(mutant: Option<Mutant>, effects: Vec<Effect>) -> Vec<Effect> {
     let Some(mutant) = mutant else { return effects };
@@ -108,15 +141,6 @@ pub fn effects(mutant: Option<Mutant>, effects: Vec<Effect>) -> Vec<Effect> {
 fn say(mutant: Mutant, mut effect: Effect) -> Option<Effect> {
     let Effect::Publish(publication) = &mut effect else { return Some(effect) };
     match (mutant, &mut **publication) {
-        // A permit asks for no proof, and is given before the node is out.
-        (Invariant::UpgradedOnlyWhileOut, Publication::Assignment(assignment)) => {
-            for work in assignment.balance.values_mut() {
-                work.servers.clear();
-            }
-            if let Some(permit) = assignment.work.as_mut().and_then(|work| work.permit.as_mut()) {
-                permit.out.clear();
-            }
-        }
         // Nobody is ever put back.
         (Invariant::Converges, Publication::Assignment(assignment)) => {
             let orders = assignment.balance.values_mut().flat_map(|w| w.servers.values_mut());
@@ -124,15 +148,8 @@ fn say(mutant: Mutant, mut effect: Effect) -> Option<Effect> {
                 return None;
             }
         }
-        // Every message is another one each time.
-        (Invariant::ToldOnce, Publication::Mailbox(_, mailbox)) => {
-            mailbox.messages = std::mem::take(&mut mailbox.messages)
-                .into_values()
-                .map(|mut message| {
-                    message.key = MessageKey(format!("{}.{}", message.key, mailbox.messages.len()));
-                    (message.key.clone(), message)
-                })
-                .collect();
+        (_, Publication::Mailbox(_, mailbox)) => {
+            mailbox.messages = messages(Some(mutant), std::mem::take(&mut mailbox.messages));
         }
         (_, _) => {}
     }
