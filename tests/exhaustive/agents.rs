@@ -466,9 +466,13 @@ impl State {
         }
     }
 
-    /// Time passes at an agent: long enough for a heartbeat.
+    /// Time passes at an agent: long enough for a heartbeat, and too long for a check that runs.
     pub fn beat(&mut self, name: &NodeName) {
-        self.agent(name).clock_ms += BEAT_MS;
+        let agent = self.agent(name);
+        agent.clock_ms += BEAT_MS;
+        if !agent.checks.is_empty() {
+            agent.unsettled.extend(agent.runs.clone());
+        }
         self.tell(name, vec![Event::Tick], None);
     }
 }

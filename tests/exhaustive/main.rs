@@ -44,7 +44,7 @@ fn explore(plot: Plot) {
     let begun = Instant::now();
     let (name, faults, order) = (plot.name, plot.faults, plot.order);
     let fleet = Fleet { plot: Arc::new(plot) };
-    let checker = fleet.checker().threads(2);
+    let checker = fleet.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
     let checker = match std::env::var("DEPTH").ok().and_then(|text| text.parse().ok()) {
         Some(depth) => checker.target_max_depth(depth),
         None => checker,

@@ -60,6 +60,9 @@ fn play_all(seeds: std::ops::Range<u64>, loud: bool) -> BTreeSet<u64> {
             if seed >= seeds.end {
                 return found;
             }
+            if seed > seeds.start && seed.is_multiple_of(1_000) {
+                eprintln!("seeds {}..{seed} are played or under way", seeds.start);
+            }
             if let Some(what) = broken(seed, loud) {
                 eprintln!(
                     "seed {seed}: {what}\n  SEED={seed} cargo test --profile simulate --test sim seeds -- --nocapture"
