@@ -113,6 +113,13 @@ impl<'f, 'a> Drafts<'f, 'a> {
         self.work(course, member, goal.as_ref()).settle = Some(key);
     }
 
+    /// No longer asks for checks: what they have shown until now does not count any more.
+    pub fn unsettle(&mut self, course: &Course, member: &Member<'_>) {
+        if member.work().is_some_and(|work| work.settle.is_some()) {
+            self.work(course, member, course.goal(member).as_ref()).settle = None;
+        }
+    }
+
     /// Gives an order for the member's server to every load balancer of its cluster.
     pub fn order(&mut self, cluster: &ClusterName, member: &Member<'_>, order: Order) {
         let Some(lb) = &self.fleet.desire(cluster).settings.load_balancer else { return };

@@ -137,10 +137,12 @@ fn take_out(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Drafts<'_
                 work.defer(&name, Wait::Batch { upgrading: out, batch: limit });
                 continue;
             }
-            match floors.take(fleet, &cluster, &fleet.members[&name]) {
+            let member = &fleet.members[&name];
+            match floors.take(fleet, &cluster, member) {
                 Err(wait) => work.defer(&name, wait),
                 Ok(()) => {
-                    drafts.order(&cluster, &fleet.members[&name], Order::Out);
+                    drafts.order(&cluster, member, Order::Out);
+                    drafts.unsettle(&work.course, member);
                     work.granted.insert(name);
                     out += usize::from(!ours && limit < usize::MAX);
                 }
