@@ -81,6 +81,8 @@ pub struct Watcher {
     lock: Option<(Lock, Instant)>,
     /// A lock that nobody seems to hold.
     forgotten_lock: Option<Lock>,
+    /// The look that is under way.
+    looking: Option<tokio::task::JoinHandle<Look>>,
 }
 
 impl Watcher {
@@ -113,6 +115,7 @@ impl Watcher {
             stirred: false,
             lock: None,
             forgotten_lock: None,
+            looking: None,
         })
     }
 
@@ -144,20 +147,16 @@ impl Watcher {
         }
     }
 
+    /// A look that is under way when the caller goes elsewhere is the next call's: begun anew each time, it would never
+    /// come to its end beside a caller that is busy.
     async fn look(&mut self) -> Look {
-        let (finished, open) = self.hints.take();
-        self.sure = (self.sure || finished) && !open;
-        let (dir, hints, sight) = (self.dir.clone(), self.hints.clone(), self.sight.clone());
-        // The first look waits for nobody.
-        let heed_lock = self.known.is_some();
-        let forgotten = self.forgotten_lock;
-        let known = self.known.as_ref().and_then(|(_, commit)| commit.clone());
-        let looking = tokio::task::spawn_blocking(move || {
-            // Nothing in there is left half done by a panic: each field is a whole.
-            let mut sight = sight.lock().unwrap_or_else(PoisonError::into_inner);
-            sight.look(&dir, &hints, known.as_ref(), |lock| heed_lock && Some(lock) != forgotten)
-        });
-        match looking.await {
+        let looking = match self.looking.take() {
+            Some(looking) => looking,
+            None => self.begin_look(),
+        };
+        let looked = self.looking.insert(looking).await;
+        self.looking = None;
+        match looked {
             Ok(look) => look,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -165,6 +164,21 @@ impl Watcher {
                 Err(_) => std::future::pending().await,
             },
         }
+    }
+
+    fn begin_look(&mut self) -> tokio::task::JoinHandle<Look> {
+        let (finished, open) = self.hints.take();
+        self.sure = (self.sure || finished) && !open;
+        let (dir, hints, sight) = (self.dir.clone(), self.hints.clone(), self.sight.clone());
+        // The first look waits for nobody.
+        let heed_lock = self.known.is_some();
+        let forgotten = self.forgotten_lock;
+        let known = self.known.as_ref().and_then(|(_, commit)| commit.clone());
+        tokio::task::spawn_blocking(move || {
+            // Nothing in there is left half done by a panic: each field is a whole.
+            let mut sight = sight.lock().unwrap_or_else(PoisonError::into_inner);
+            sight.look(&dir, &hints, known.as_ref(), |lock| heed_lock && Some(lock) != forgotten)
+        })
     }
 
     /// Decides what a look is worth, and when to look again.
