@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::commit::GitDir;
@@ -82,7 +83,7 @@ pub struct Watcher {
     /// A lock that nobody seems to hold.
     forgotten_lock: Option<Lock>,
     /// The look that is under way.
-    looking: Option<tokio::task::JoinHandle<Look>>,
+    looking: Option<JoinHandle<Look>>,
 }
 
 impl Watcher {
@@ -166,7 +167,7 @@ impl Watcher {
         }
     }
 
-    fn begin_look(&mut self) -> tokio::task::JoinHandle<Look> {
+    fn begin_look(&mut self) -> JoinHandle<Look> {
         let (finished, open) = self.hints.take();
         self.sure = (self.sure || finished) && !open;
         let (dir, hints, sight) = (self.dir.clone(), self.hints.clone(), self.sight.clone());

@@ -108,6 +108,34 @@ fn replace(file: &Path, text: &str) {
     fs::rename(&new, file).unwrap();
 }
 
+/// What the watcher has to tell, if it need not wait for it.
+async fn at_once(watcher: &mut Watcher) -> Option<Snapshot> {
+    tokio::select! {
+        biased;
+        snapshot = watcher.next() => Some(snapshot),
+        () = std::future::ready(()) => None,
+    }
+}
+
+#[test]
+fn what_its_caller_did_not_wait_for_is_there_when_it_comes_back() {
+    let mut one_thread = tokio::runtime::Builder::new_current_thread();
+    let runtime = one_thread.enable_time().max_blocking_threads(1).build().unwrap();
+    let root = directory(&shop("1"));
+    let mut watcher = Watcher::with_pace(&root.path().join("desired"), pace()).unwrap();
+    runtime.block_on(async {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        assert!(at_once(&mut watcher).await.is_none(), "nobody has looked yet");
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        // What is begun on the only thread now ends after the look.
+        tokio::task::spawn_blocking(|| {}).await.unwrap();
+        let snapshot = at_once(&mut watcher).await.expect("what was seen meanwhile");
+        assert_eq!(revision(&snapshot), "1");
+    });
+}
+
 #[tokio::test]
 async fn a_rename_over() {
     let mut scene = Scene::new().await;
