@@ -186,9 +186,7 @@ fn smaller_acts(fleet: &Fleet<'_>, works: &mut [ClusterWork], drafts: &mut Draft
                 Some(Want::Settle { attempt }) => {
                     drafts.settle(course, member, *attempt, &settings.retry);
                 }
-                Some(Want::Release) => {
-                    drafts.work(course, member, goal.as_ref()).settle = None;
-                }
+                Some(Want::Release) => drafts.unsettle(course, member),
                 Some(Want::Upgrade { .. } | Want::TakeOut | Want::PutBack) => continue,
                 None => {
                     let asked = member.work().is_some_and(|w| w.settle.is_some());
