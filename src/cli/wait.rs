@@ -12,8 +12,8 @@ use super::print::{self, clean};
 use super::status::{StatusArgs, clusters, fetch, overall, unready, word};
 use crate::command::chain;
 use crate::controller::live::message;
-use crate::controller::view::View;
-use crate::model::render_duration_ms;
+use crate::controller::view::{ClusterView, View};
+use crate::model::{Cause, render_duration_ms};
 
 /// Between two looks; but never so often that asking takes more than a fifth of the time, since
 /// the document of a large fleet is megabytes.
@@ -80,7 +80,18 @@ fn unsettled(view: &View, args: &StatusArgs) -> Option<String> {
             });
         lines.collect::<Vec<_>>().join(", ")
     };
-    (overall(view) == Outcome::UnderWay).then(progressing)
+    match overall(view) {
+        Outcome::UnderWay => Some(progressing()),
+        _ => unheard(view),
+    }
+}
+
+/// Who is not there, while that may end by itself: an agent or the controller has been restarted.
+fn unheard(view: &View) -> Option<String> {
+    let young = |cluster: &ClusterView| cluster.young.contains(&Cause::Unreachable);
+    let (app, name, cluster) = clusters(view).find(|(_, _, cluster)| young(cluster))?;
+    let text = cluster.causes.get(&Cause::Unreachable)?;
+    Some(format!("{app}/{name}: {text}; this may pass by itself"))
 }
 
 /// Whether asking again may help.
@@ -119,7 +130,7 @@ impl Progress {
     fn show(&mut self, view: Option<&View>, why: &str) {
         if let Some(bar) = &self.bar {
             if let Some(view) = view {
-                let sum = |count: fn(&crate::controller::view::ClusterView) -> usize| {
+                let sum = |count: fn(&ClusterView) -> usize| {
                     clusters(view).map(|(_, _, cluster)| count(cluster) as u64).sum()
                 };
                 bar.set_length(sum(|cluster| cluster.expected));

@@ -75,6 +75,9 @@ pub struct ClusterView {
     pub conditions: Vec<Condition>,
     /// What somebody should know, while it lasts.
     pub causes: BTreeMap<Cause, String>,
+    /// Those of them that may end by themselves: nobody is told yet.
+    #[serde(default)]
+    pub young: BTreeSet<Cause>,
     /// Messages that nobody has confirmed yet.
     pub messages_pending: usize,
 }
@@ -300,6 +303,12 @@ impl Core {
                     standing: app.desired.get(name)?.standing.clone(),
                     conditions,
                     causes: plan.causes.clone(),
+                    young: plan
+                        .causes
+                        .keys()
+                        .copied()
+                        .filter(|cause| !app.is_ripe(now.mono, name, *cause))
+                        .collect(),
                     messages_pending: ledger.messages.len(),
                 };
                 Some((name.clone(), view))

@@ -82,6 +82,7 @@ pub fn view(world: &World) -> View {
             standing: world.desired[name].standing.clone(),
             conditions: plan.conditions.clone(),
             causes: plan.causes.clone(),
+            young: BTreeSet::new(),
             messages_pending: ledger.messages.len(),
         };
         (name.clone(), view)

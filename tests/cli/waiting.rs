@@ -1,6 +1,7 @@
 //! `status --wait` over a sequence of states.
 
 use evenkeel::controller::view::View;
+use evenkeel::model::{Cause, Presence};
 use expect_test::expect;
 
 use crate::parts::process::free_port;
@@ -54,6 +55,35 @@ fn it_ends_with_what_it_came_to() {
     let controller = telling(vec![Some(view(&midway())), Some(view(&world))]);
     assert_eq!(ask(&controller, &["status", "--wait", "--output", "json"]).code, 1);
     controller.wait_for(2);
+}
+
+#[test]
+fn who_may_be_heard_any_moment_is_waited_for() {
+    let mut world = converged();
+    for name in ["web1", "web2"] {
+        world.nodes.get_mut(&crate::fleet::node(name)).unwrap().presence = Presence::Unknown;
+    }
+    let old = view(&world);
+    let mut young = old.clone();
+    let cluster = crate::fleet::cluster;
+    let alfa =
+        young.apps.values_mut().find_map(|app| app.clusters.get_mut(&cluster("alfa"))).unwrap();
+    alfa.young.insert(Cause::Unreachable);
+    // Without waiting it is told as it is.
+    assert_eq!(ask(&telling(vec![Some(young.clone())]), &["status"]).code, 1);
+
+    let controller = telling(vec![Some(young.clone()), Some(view(&converged()))]);
+    let ended = ask(&controller, &["status", "--wait", "shop/alfa"]);
+    controller.wait_for(2);
+    expect![[r#"
+        shop/alfa: degraded, 3 of 5 at 1: 2 expected nodes are not there, 0 may be absent: web1, web2
+        waiting: shop/alfa: 2 expected nodes are not there, 0 may be absent: web1, web2; this may pass by itself
+    "#]].assert_eq(&ended.err);
+    assert_eq!(ended.code, 0);
+
+    // Others are not waited for, and nobody is for good.
+    assert_eq!(ask(&telling(vec![Some(young)]), &["status", "--wait", "shop/bravo"]).code, 0);
+    assert_eq!(ask(&telling(vec![Some(old)]), &["status", "--wait"]).code, 1);
 }
 
 #[test]

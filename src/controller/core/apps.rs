@@ -339,6 +339,12 @@ impl App {
         self.change(now, name, epoch, BTreeMap::from([(cluster.clone(), ledger)]), BTreeMap::new())
     }
 
+    /// Whether a cause has lasted for long enough to tell somebody.
+    pub fn is_ripe(&self, now: Mono, cluster: &ClusterName, cause: Cause) -> bool {
+        let since = self.causes.get(&(cluster.clone(), cause));
+        since.is_some_and(|since| since.plus_ms(cause.patience_ms()) <= now)
+    }
+
     /// Books the messages that are due; says when the next cause is ripe.
     fn tell_people(
         &mut self,

@@ -1,6 +1,8 @@
 //! Who is there, who has gone, and who is not heard.
 
-use super::bench::{Bench, at, node};
+use std::collections::BTreeSet;
+
+use super::bench::{Bench, alfa, at, node, shop};
 use crate::bus::intake::Document;
 use crate::controller::core::{Input, SILENT_MS};
 use crate::model::*;
@@ -36,6 +38,27 @@ fn what_was_heard_on_an_earlier_connection_proves_nothing() {
     bench.settle();
     assert_eq!(presence(&bench, "web1"), Presence::Unknown);
     assert_eq!(presence(&bench, "web2"), Presence::Present);
+}
+
+#[test]
+fn an_absence_is_young_until_it_is_told() {
+    let mut bench = Bench::up(at("1"));
+    bench.settle();
+    bench.silent.insert(node("web1"));
+    bench.step(Input::Disconnected);
+    bench.connect();
+    let cluster = |bench: &Bench| {
+        let mut view = bench.core.view(bench.now);
+        view.apps.get_mut(&shop()).unwrap().clusters.remove(&alfa()).unwrap()
+    };
+    let unreachable = BTreeSet::from([Cause::Unreachable]);
+    bench.wait(29);
+    let early = cluster(&bench);
+    assert_eq!((early.young, early.messages_pending), (unreachable, 0));
+    bench.wait(2);
+    let late = cluster(&bench);
+    assert_eq!((late.young, late.messages_pending), (BTreeSet::new(), 1));
+    assert!(late.causes.contains_key(&Cause::Unreachable));
 }
 
 #[test]
