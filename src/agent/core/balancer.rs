@@ -45,6 +45,8 @@ pub(super) struct Balancer {
     /// When the state file is to be written, if it is.
     dump_at: Option<Mono>,
     dump_failed: bool,
+    /// What was set, in this life or an earlier one, may not be in the state file yet: a reload could undo it.
+    unkept: bool,
     attempts: BTreeMap<Place, Try>,
     /// Taken for ours in this life, with what has been sent since, up to maintenance.
     sent: BTreeMap<Place, Sent>,
@@ -80,6 +82,7 @@ struct Try {
 impl Balancer {
     pub(super) fn new(setup: BalancerSetup, now: Mono) -> Balancer {
         Balancer {
+            unkept: setup.state_file,
             setup,
             sequence: 0,
             accepted: 0,
@@ -153,6 +156,7 @@ impl Balancer {
         let Some(Asking::Set(commands)) = self.asking.take() else { return };
         self.sequence += 1;
         self.written = self.sequence;
+        self.unkept = self.setup.state_file;
         self.read_at = step.now.mono;
         self.stirred = true;
         for (number, command) in commands.into_iter().enumerate() {
@@ -164,7 +168,11 @@ impl Balancer {
                 },
                 Err(error) => Some(error.to_string()),
             };
-            if let Some(attempt) = self.attempts.get_mut(&(command.backend, command.server)) {
+            let place = (command.backend, command.server);
+            if command.state == SetState::Ready && error.is_none() {
+                self.sent.insert(place.clone(), Sent::Ready);
+            }
+            if let Some(attempt) = self.attempts.get_mut(&place) {
                 attempt.error = error;
             }
         }
@@ -190,6 +198,11 @@ impl Balancer {
     pub(super) fn was_dumped(&mut self, step: &mut Step, answer: Result<(), BalancerError>) {
         let Some(Asking::Dump) = self.asking.take() else { return };
         let failed_before = std::mem::replace(&mut self.dump_failed, answer.is_err());
+        self.stirred = true;
+        if self.unkept {
+            // A reload may have been quicker.
+            self.read_at = step.now.mono;
+        }
         if let Err(error) = answer {
             self.dump_at = Some(step.now.mono.plus_ms(RETRY_MS));
             if !failed_before {
@@ -274,6 +287,8 @@ impl Balancer {
         if self.setup.state_file && observed.is_dumped_otherwise(before.as_ref()) {
             self.dump_at = Some(at);
         }
+        // What was set has changed nothing, or is in the file, and the process is the one that it was read from.
+        self.unkept &= self.dump_at.is_some();
         self.observed = Some(observed);
     }
 
@@ -310,12 +325,14 @@ impl Balancer {
                         if before.is_none() {
                             taken.insert(place.clone());
                         }
-                        log_record(step, &place, before, &new);
+                        log_record(step, &ordered.app, &place, before, &new);
                         let backend = step.disk.change().owned.entry(place.0.clone()).or_default();
                         backend.insert(place.1.clone(), new);
                     }
+                    // A reload may bring the maintenance back, and it would be nobody's.
+                    Need::Disown if self.is_unsafe() => break,
                     Need::Disown => {
-                        disown(step, &place);
+                        disown(step, &ordered.app, &place);
                     }
                     Need::Drain { .. } if self.is_drained(step.now.mono, &place) => {
                         let owned = step.disk.change().owned.get_mut(&place.0);
@@ -330,6 +347,11 @@ impl Balancer {
         self.sent.extend(taken.into_iter().map(|place| (place, Sent::Nothing)));
         let memory = step.disk.memory();
         self.sent.retain(|place, _| memory.holding(&place.0, &place.1).is_some());
+    }
+
+    /// A reload now could undo what was set, though there is a state file that can be written.
+    fn is_unsafe(&self) -> bool {
+        self.unkept && !self.dump_failed
     }
 
     fn sent(&self, place: &Place) -> Sent {
@@ -387,6 +409,9 @@ impl Balancer {
                     refusals.entry(app).or_insert(reason);
                 }
             }
+        }
+        if self.is_unsafe() {
+            open.extend(written.assignments.keys().cloned());
         }
         let apps = written.assignments.keys().filter(|app| !open.contains(*app));
         self.done = apps.cloned().collect();

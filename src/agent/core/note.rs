@@ -96,6 +96,8 @@ pub enum Note {
     },
     /// A maintenance is ours from now on.
     Owns {
+        /// The app that asks for it.
+        app: AppName,
         /// The backend.
         backend: BackendName,
         /// The server.
@@ -105,6 +107,8 @@ pub enum Note {
     },
     /// A maintenance is not ours any more.
     Disowns {
+        /// The app that it was for.
+        app: AppName,
         /// The backend.
         backend: BackendName,
         /// The server.
@@ -112,6 +116,8 @@ pub enum Note {
     },
     /// Somebody changed by hand what we keep out: it stays out, and what they have set is what will be restored.
     ChangedByHand {
+        /// The app that keeps it out.
+        app: AppName,
         /// The backend.
         backend: BackendName,
         /// The server.

@@ -50,6 +50,8 @@ pub(super) enum Sent {
     Drain,
     /// Maintenance, or something in an earlier life.
     Maintenance,
+    /// That it is ready again, and it has said so.
+    Ready,
 }
 
 /// What one server needs.
@@ -103,7 +105,8 @@ fn keep_out(
     let same_process = holding.process == Some(process.0);
     if seen.admin.is_forced_maintenance() {
         // Before we have set it, it is somebody else's, who has been quicker.
-        let before = if is_a_hands(holding, sent) { seen.admin } else { holding.owned.before };
+        let by_a_hand = is_a_hands(holding, sent, same_process);
+        let before = if by_a_hand { seen.admin } else { holding.owned.before };
         if same_process && !holding.draining && before == holding.owned.before {
             return Need::Nothing;
         }
@@ -113,7 +116,7 @@ fn keep_out(
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
     // A new process has read its configuration, and nobody has wanted anything but a drain, which no configuration has.
-    let bits = without_our_drain(holding, seen.admin, sent);
+    let bits = without_our_drain(holding, seen.admin, sent, same_process);
     let wanted = if same_process {
         bits != holding.owned.before
     } else {
@@ -138,12 +141,12 @@ fn keep_out(
 fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, sent: Sent) -> Need {
     let same_process = holding.process == Some(process.0);
     let out = seen.admin.is_forced_maintenance();
-    if out && is_a_hands(holding, sent) {
+    if out && is_a_hands(holding, sent, same_process) {
         return Need::Disown;
     }
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
     match SetState::restoring(holding.owned.before) {
-        Some(SetState::Ready) if out || (drained && holding.draining && sent != Sent::Nothing) => {
+        Some(SetState::Ready) if out || (drained && is_our_drain(holding, sent, same_process)) => {
             Need::Set(SetState::Ready)
         }
         // A reload has lost the maintenance, and the drain that is to be restored with it.
@@ -153,14 +156,33 @@ fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, sent: Sent
 }
 
 /// Whether a maintenance that is seen is somebody else's: we have set none in this life, or, which outlives it, got no
-/// further than a drain.
-fn is_a_hands(holding: &Holding, sent: Sent) -> bool {
-    sent != Sent::Maintenance || holding.draining && !holding.closing
+/// further than a drain; or we have lifted ours, and only a new process can have found it in an old file.
+fn is_a_hands(holding: &Holding, sent: Sent, same_process: bool) -> bool {
+    match sent {
+        Sent::Nothing | Sent::Drain => true,
+        Sent::Maintenance => holding.draining && !holding.closing,
+        Sent::Ready => same_process,
+    }
+}
+
+/// Whether a drain that is seen may be ours, on the way to maintenance.
+fn is_our_drain(holding: &Holding, sent: Sent, same_process: bool) -> bool {
+    holding.draining
+        && match sent {
+            Sent::Nothing => false,
+            Sent::Drain | Sent::Maintenance => true,
+            Sent::Ready => !same_process,
+        }
 }
 
 /// The bits as they would be without the drain that we have set on the way to maintenance.
-fn without_our_drain(holding: &Holding, bits: AdminBits, sent: Sent) -> AdminBits {
-    if !holding.draining || sent == Sent::Nothing {
+fn without_our_drain(
+    holding: &Holding,
+    bits: AdminBits,
+    sent: Sent,
+    same_process: bool,
+) -> AdminBits {
+    if !is_our_drain(holding, sent, same_process) {
         return bits;
     }
     let before = holding.owned.before.0 & AdminBits::FORCED_DRAIN;

@@ -8,7 +8,7 @@ use crate::agent::core::Event;
 use crate::agent::core::*;
 use crate::model::Order::{In, Out};
 use crate::model::*;
-use crate::plan::ports::SetState;
+use crate::plan::ports::{BalancerError, SetState};
 
 /// Orders for servers of the backend.
 pub fn ordered(generation: u64, orders: &[(&str, Order)]) -> Assignment {
@@ -167,7 +167,8 @@ fn a_hand_that_lifts_it_is_overruled_and_its_wish_restored() {
     rig.pass(1_000);
     assert_eq!(rig.haproxy.admin("s1"), 1);
     assert_eq!(before(&rig, "s1"), Some(0));
-    assert!(rig.notes.contains(&Note::ChangedByHand { backend: backend(), server: server("s1") }));
+    let (app, backend, server) = (app(), backend(), server("s1"));
+    assert!(rig.notes.contains(&Note::ChangedByHand { app, backend, server }));
     rig.assign(ordered(2, &[("s1", In)]));
     assert_eq!(rig.haproxy.admin("s1"), 0);
 }
@@ -385,6 +386,50 @@ fn the_state_file_is_written_after_every_observed_change() {
 }
 
 #[test]
+fn nothing_is_done_that_a_reload_could_undo() {
+    let mut rig = lb();
+    rig.slow_dump = true;
+    rig.assign(ordered(1, &[("s1", Out)]));
+    assert_eq!((rig.haproxy.admin("s1"), rig.obeyed().done.clone()), (1, None));
+    rig.send(Event::StateDumped(Ok(())));
+    assert_eq!(rig.obeyed().done, Some(stamp(1)));
+
+    // The file has the maintenance yet when HAProxy is reloaded: it comes back, and is still ours.
+    rig.assign(ordered(2, &[("s1", In)]));
+    assert_eq!((rig.haproxy.admin("s1"), rig.obeyed().done.clone()), (0, Some(stamp(1))));
+    assert_eq!(before(&rig, "s1"), Some(0));
+    rig.haproxy.process += 1;
+    rig.haproxy.by_hand("s1", 1);
+    rig.slow_dump = false;
+    rig.send(Event::StateDumped(Ok(())));
+    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (0, None));
+    assert_eq!(rig.obeyed().done, Some(stamp(2)));
+
+    // A file that cannot be written holds nothing up: that a reload is unsafe is told.
+    rig.slow_dump = true;
+    rig.assign(ordered(3, &[("s1", Out)]));
+    let error = BalancerError::StateFile { path: "file".into(), error: "full".into() };
+    rig.send(Event::StateDumped(Err(error)));
+    assert_eq!(rig.obeyed().done, Some(stamp(3)));
+}
+
+#[test]
+fn maintenance_that_a_hand_sets_just_after_ours_was_lifted_stays() {
+    let mut rig = lb();
+    rig.assign(ordered(1, &[("s1", Out)]));
+    rig.slow_haproxy = true;
+    rig.assign(ordered(2, &[("s1", In)]));
+    rig.read();
+    assert_eq!(rig.haproxy.admin("s1"), 0);
+    rig.haproxy.by_hand("s1", 1);
+    rig.slow_haproxy = false;
+    rig.read();
+    rig.pass(5_000);
+    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, None));
+    assert_eq!(rig.obeyed().done, Some(stamp(2)));
+}
+
+#[test]
 fn steady_is_counted_as_the_reports_say() {
     let mut rig = lb();
     rig.pass(3_000);
@@ -415,6 +460,8 @@ fn an_order_waits_for_a_reading_begun_after_it_and_no_longer() {
     assert!(rig.sets.is_empty(), "it was begun before");
     rig.read();
     assert_eq!(states(&rig), [SetState::Maint], "the next one is begun at once");
+    rig.read();
+    assert_eq!(rig.obeyed().done, None, "the state file has been written since");
     rig.read();
     assert_eq!(rig.obeyed().done, Some(stamp(1)));
 }

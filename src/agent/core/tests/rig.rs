@@ -43,6 +43,8 @@ pub struct Rig {
     pub reconnects: Vec<u64>,
     pub sets: Vec<SetServer>,
     pub dumps: usize,
+    /// Dumps are not answered.
+    pub slow_dump: bool,
     pub exited: bool,
     connection: u64,
 }
@@ -188,6 +190,7 @@ impl Rig {
             reconnects: Vec::new(),
             sets: Vec::new(),
             dumps: 0,
+            slow_dump: false,
             exited: false,
             connection: 0,
         }
@@ -387,6 +390,7 @@ impl Rig {
                 let answer = self.haproxy.read().map(|state| state.process);
                 self.tell(Event::ProcessSeen(answer));
             }
+            Effect::DumpState if self.slow_dump => self.dumps += 1,
             Effect::DumpState => {
                 self.dumps += 1;
                 self.tell(Event::StateDumped(Ok(())));
