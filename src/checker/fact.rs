@@ -112,6 +112,8 @@ pub enum Fact {
         /// Which.
         key: MessageKey,
     },
+    /// What files declared before is not known any more: only what is declared from now on is in force.
+    FilesLost,
     /// Every copy of a ledger was lost at once: what was told before is not known any more.
     MemoryLost,
     /// Every copy of what an agent knew was lost at once: what was tried on its node is not known any more.

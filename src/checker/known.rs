@@ -25,6 +25,8 @@ pub(super) struct Known {
     pub app: AppName,
     pub now_ms: u64,
     pub desired: BTreeMap<ClusterName, (DesiredCluster, Standing)>,
+    /// Clusters of which a controller without its disk has not found the files yet.
+    files_lost: BTreeSet<ClusterName>,
     /// Every revision that was ever wanted of a cluster.
     wanted: BTreeMap<ClusterName, BTreeSet<Revision>>,
     pub heard: BTreeMap<NodeName, Arc<Report>>,
@@ -103,6 +105,7 @@ impl Known {
             app,
             now_ms: 0,
             desired: BTreeMap::new(),
+            files_lost: BTreeSet::new(),
             wanted: BTreeMap::new(),
             heard: BTreeMap::new(),
             present: BTreeSet::new(),
@@ -134,6 +137,7 @@ impl Known {
         standing: Standing,
     ) {
         self.note_convergence();
+        self.files_lost.remove(&cluster);
         let stays = self.rejected.get(&cluster).is_some_and(|((_, revision, retry), _)| {
             *revision == settings.revision && *retry == settings.retry
         });
@@ -199,6 +203,11 @@ impl Known {
             let asked = Asked { assignment, at_ms, basis: BTreeMap::new() };
             self.asked.insert(asked.assignment.node.clone(), asked);
         }
+    }
+
+    /// Until they are declared again, nobody knows what clusters want.
+    pub(super) fn lose_files(&mut self) {
+        self.files_lost = self.desired.keys().cloned().collect();
     }
 
     pub(super) fn restart(&mut self) {
@@ -482,7 +491,8 @@ impl Known {
 
     /// The floor of a backend with that many servers.
     pub(super) fn floor(&self, backend: &BackendName, servers: usize) -> usize {
-        let all = self.desired.values().filter_map(|(settings, _)| settings.load_balancer.as_ref());
+        let known = self.desired.iter().filter(|(cluster, _)| !self.files_lost.contains(*cluster));
+        let all = known.filter_map(|(_, (settings, _))| settings.load_balancer.as_ref());
         let of_backend = all.filter(|balancing| balancing.backend == *backend);
         of_backend.map(|balancing| balancing.min_ready.floor_of(servers)).max().unwrap_or(0)
     }

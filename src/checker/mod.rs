@@ -18,7 +18,7 @@ use std::fmt;
 
 pub use fact::{By, Fact, Tale};
 
-use crate::model::{AppName, NodeName};
+use crate::model::{AppName, BackendName, NodeName, ServerName};
 use known::Known;
 use told::Told;
 
@@ -150,6 +150,7 @@ impl Checker {
             Fact::CheckEnded { node, check, ok } => self.known.check_ended(node, check, ok),
             Fact::Told(tale) => self.tell(tale),
             Fact::ToldAgain { key } => self.told.excuse(key),
+            Fact::FilesLost => self.known.lose_files(),
             Fact::MemoryLost => {
                 self.known.forget_tries();
                 self.told.forget();
@@ -157,6 +158,12 @@ impl Checker {
             Fact::TriesLost { node } => self.known.forget_tries_on(&node),
         }
         self.breaches.len() - before
+    }
+
+    /// Whether it is us who keep a server out, in truth, whatever anybody believes.
+    pub fn is_ours(&self, lb: &NodeName, backend: &BackendName, server: &ServerName) -> bool {
+        let spot = (lb.clone(), backend.clone(), server.clone());
+        self.known.servers.get(&spot).is_some_and(|server| server.ours.is_some())
     }
 
     /// Everything that broke until now.

@@ -88,6 +88,9 @@ impl World {
         controller.setup = Some(setup.clone());
         controller.core = Some(Core::new(setup, files));
         self.fact(Fact::Restarted);
+        if self.controller.blank {
+            self.fact(Fact::FilesLost);
+        }
         self.trace.line(self.now_ms, &format!("controller {id} starts"));
         let life = self.controller.life;
         let (connect_ms, read_ms) = (self.rng.u64(0..50), self.rng.u64(0..50));

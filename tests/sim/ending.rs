@@ -164,8 +164,12 @@ fn at_rest(world: &World, stays: &Stays) -> Option<Breach> {
             forbidden_by: forbidden_by.to_owned(),
         })
     };
-    let view = world.view()?;
-    let app = view.apps.get(&world.plot.app)?;
+    let Some(view) = world.view() else {
+        return breach("the controller", "it does not run".to_owned(), "no faults");
+    };
+    let Some(app) = view.apps.get(&world.plot.app) else {
+        return breach("the controller", "it does not know the app".to_owned(), "its files");
+    };
     let reasons: BTreeMap<String, String> = view
         .nodes
         .iter()
@@ -230,7 +234,12 @@ fn wanted(
     let certain = dead_lb || (dead_web && !tolerates) || paused || bad;
     match (certain, is_tight(world, stays), waits, may_wait) {
         (true, _, _, false) => &[Phase::Degraded],
-        (true, _, _, true) | (false, true, true, _) => &[Phase::Degraded, Phase::Progressing],
+        (true, _, _, true) => &[Phase::Degraded, Phase::Progressing],
+        // Who dies a while after the last commit may have been waited for no more.
+        (false, true, true, _) if matches!(stays, Stays::Dead(_)) => {
+            &[Phase::Degraded, Phase::Progressing, Phase::Converged]
+        }
+        (false, true, true, _) => &[Phase::Degraded, Phase::Progressing],
         // What was out of service already can be upgraded, whatever the floor is.
         (false, true, false, false) => &[Phase::Degraded, Phase::Converged],
         (false, true, false, true) => &[Phase::Degraded, Phase::Progressing, Phase::Converged],

@@ -302,6 +302,11 @@ impl World {
         let name = ServerName::new(web.as_str()).expect("a name");
         let servers = &mut agent.haproxy.as_mut().expect("a HAProxy").servers;
         let server = servers.get_mut(&name).expect("a server");
+        let seen = agent.unseen.get(&name).map_or(server.admin, |(before, _)| *before);
+        let again = seen.is_forced_maintenance() && AdminBits(bits).is_forced_maintenance();
+        if again && server.admin.is_drain() {
+            return; // it would look as if ours had never been lifted, which is not promised to be seen
+        }
         let before = std::mem::replace(&mut server.admin, AdminBits(bits));
         agent.unseen.entry(name).or_insert((before, self.now_ms));
         self.trace.line(self.now_ms, &format!("{web} at {lb} is set to {bits} by hand"));
@@ -314,8 +319,9 @@ impl World {
         let haproxy = agent.haproxy.as_mut().expect("a HAProxy");
         for SetServer { server, .. } in commands {
             let Some((before, at_ms)) = agent.unseen.remove(server) else { continue };
-            // What it has lifted is lifted either way.
-            if !before.is_out() && self.now_ms - at_ms < BLIND_MS {
+            if self.now_ms - at_ms < BLIND_MS {
+                // What it has lifted is lifted either way.
+                let before = if before.is_out() { AdminBits(0) } else { before };
                 haproxy.servers.get_mut(server).expect("a server").admin = before;
                 self.trace.line(self.now_ms, &format!("{server} at {lb}: nobody saw that hand"));
             }
