@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::Commit;
 
@@ -55,6 +55,13 @@ impl GitDir {
     /// The directory whose changes tell of checkouts and commits.
     pub fn own(&self) -> &Path {
         &self.own
+    }
+
+    /// Whether git has written its index within this time. It does so when the files of a checkout are in place, and moves
+    /// `HEAD` only after that.
+    pub fn wrote_within(&self, time: Duration) -> bool {
+        let written = self.own.join("index").metadata().and_then(|index| index.modified());
+        written.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < time))
     }
 
     /// There while git changes the work tree.

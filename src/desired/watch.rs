@@ -34,6 +34,8 @@ pub struct Pace {
     pub equal_reads_apart: Duration,
     /// For git to finish a checkout; then its lock is taken for a forgotten one.
     pub git_lock_max: Duration,
+    /// For git to say which commit the files of a checkout are of, once they are in place.
+    pub git_head_max: Duration,
 }
 
 impl Default for Pace {
@@ -42,6 +44,7 @@ impl Default for Pace {
             look_every: Duration::from_secs(30),
             equal_reads_apart: Duration::from_millis(20),
             git_lock_max: Duration::from_secs(30),
+            git_head_max: Duration::from_secs(1),
         }
     }
 }
@@ -80,6 +83,8 @@ pub struct Watcher {
     stirred: bool,
     /// The lock that is waited for, and since when.
     lock: Option<(Lock, Instant)>,
+    /// Since when `HEAD` may be about to move.
+    moving: Option<Instant>,
     /// A lock that nobody seems to hold.
     forgotten_lock: Option<Lock>,
     /// The look that is under way.
@@ -115,6 +120,7 @@ impl Watcher {
             sure: false,
             stirred: false,
             lock: None,
+            moving: None,
             forgotten_lock: None,
             looking: None,
         })
@@ -174,25 +180,37 @@ impl Watcher {
         // The first look waits for nobody.
         let heed_lock = self.known.is_some();
         let forgotten = self.forgotten_lock;
+        let git_head_max = self.pace.git_head_max;
         let known = self.known.as_ref().and_then(|(_, commit)| commit.clone());
         tokio::task::spawn_blocking(move || {
             // Nothing in there is left half done by a panic: each field is a whole.
             let mut sight = sight.lock().unwrap_or_else(PoisonError::into_inner);
-            sight.look(&dir, &hints, known.as_ref(), |lock| heed_lock && Some(lock) != forgotten)
+            let heed = |lock| heed_lock && Some(lock) != forgotten;
+            sight.look(&dir, &hints, known.as_ref(), git_head_max, heed)
         })
     }
 
     /// Decides what a look is worth, and when to look again.
     fn weigh(&mut self, look: Look) -> Option<Snapshot> {
         let now = Instant::now();
-        let (tree, commit, took) = match look {
+        let (tree, commit, moves, took) = match look {
             Look::Locked(lock) => {
                 self.weigh_lock(lock, now);
                 return None;
             }
-            Look::Read { tree, commit, took } => (tree, commit, took),
+            Look::Read { tree, commit, moves, took } => (tree, commit, moves, took),
         };
         self.not_before = now + took;
+        let news = self.known.as_ref().is_some_and(|(digest, _)| *digest != tree.digest);
+        if moves && news {
+            let since = *self.moving.get_or_insert(now);
+            // Somebody may have git write its index over and over.
+            if now < since + self.pace.git_head_max {
+                self.due = now + LOCK_POLL;
+                return None;
+            }
+        }
+        self.moving = None;
         // Whoever held the lock is done.
         let sure = std::mem::take(&mut self.sure) || self.lock.take().is_some();
         let soon = now + self.pace.equal_reads_apart;
@@ -298,7 +316,13 @@ enum Look {
     /// Git is at work.
     Locked(Lock),
     /// The directory's content.
-    Read { tree: read::Tree, commit: Option<Commit>, took: Duration },
+    Read {
+        tree: read::Tree,
+        commit: Option<Commit>,
+        /// `HEAD` may be about to move to the commit that the files are of.
+        moves: bool,
+        took: Duration,
+    },
 }
 
 /// One particular `index.lock`: its inode and its time.
@@ -320,6 +344,7 @@ impl Sight {
         dir: &Path,
         hints: &Arc<Hints>,
         known: Option<&Commit>,
+        git_head_max: Duration,
         heed: impl Fn(Lock) -> bool,
     ) -> Look {
         let started = Instant::now();
@@ -331,10 +356,14 @@ impl Sight {
         }
         let tree = read::read(dir);
         let commit = git.as_ref().and_then(|git| git.commit(known));
+        let id = |commit: Option<&Commit>| commit.map(|commit| commit.id.clone());
+        let moves = git
+            .as_ref()
+            .is_some_and(|git| id(commit.as_ref()) == id(known) && git.wrote_within(git_head_max));
         // Git may have begun in the meantime.
         match lock() {
             Some(lock) => Look::Locked(lock),
-            None => Look::Read { tree, commit, took: started.elapsed() },
+            None => Look::Read { tree, commit, moves, took: started.elapsed() },
         }
     }
 

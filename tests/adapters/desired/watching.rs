@@ -232,6 +232,48 @@ async fn a_checkout_of_another_branch() {
     scene.sees_that("a commit", |snapshot| subject(snapshot).as_deref() == Some("Three")).await;
 }
 
+/// Git lets go of its lock when the files are in place, and only then says which commit they are of.
+#[tokio::test]
+async fn what_is_pulled_comes_with_its_commit() {
+    let root = directory(&shop("1"));
+    git(root.path(), &["init", "-q", "-b", "main"]);
+    git(root.path(), &["add", "."]);
+    git(root.path(), &["commit", "-q", "-m", "1"]);
+    let clone = tempfile::tempdir().unwrap();
+    let (from, to) = (root.path().to_str().unwrap(), clone.path().to_str().unwrap());
+    git(root.path(), &["clone", "-q", from, to]);
+
+    let mut scene = Scene::of(root).await;
+    for number in 2..22 {
+        let subject = number.to_string();
+        write_files(clone.path(), &shop(&subject));
+        git(clone.path(), &["commit", "-q", "-a", "-m", &subject]);
+        let folder = scene.root.path().to_owned();
+        let to = to.to_owned();
+        let pull =
+            tokio::task::spawn_blocking(move || git(&folder, &["pull", "-q", "--ff-only", &to]));
+        let snapshot = scene.sees(&subject).await;
+        let commit = app(&snapshot).and_then(|app| app.commit.clone()).expect("a commit");
+        assert_eq!((commit.subject, commit.modified), (subject, false));
+        pull.await.unwrap();
+    }
+}
+
+/// Nor does it wait for a commit that does not come.
+#[tokio::test]
+async fn what_is_staged_is_seen_without_a_commit() {
+    let root = directory(&shop("1"));
+    git(root.path(), &["init", "-q", "-b", "main"]);
+    git(root.path(), &["add", "."]);
+    git(root.path(), &["commit", "-q", "-m", "One"]);
+    let mut scene = Scene::of(root).await;
+    write_files(scene.root.path(), &shop("2"));
+    git(scene.root.path(), &["add", "."]);
+    let snapshot = scene.sees("2").await;
+    let commit = app(&snapshot).and_then(|app| app.commit.clone()).expect("a commit");
+    assert_eq!((commit.subject.as_str(), commit.modified), ("One", true));
+}
+
 #[tokio::test]
 async fn while_git_works_nothing_is_read() {
     let root = directory(&shop("1"));
