@@ -75,10 +75,6 @@ impl<'a> Deed<'a> {
     fn of(app: &'a AppName, what: &'static str, more: Value) -> Option<Self> {
         Some(Self { what, app: Some(app), stamp: None, more })
     }
-
-    fn on(stamp: Stamp, what: &'static str, more: Value) -> Option<Self> {
-        Some(Self { what, app: None, stamp: Some(stamp), more })
-    }
 }
 
 fn deed(note: &Note) -> Option<Deed<'_>> {
@@ -115,22 +111,17 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
             let not_ok: Vec<&str> = not_ok.iter().map(|check| check.as_str()).collect();
             Deed::of(app, "checks", json!({ "outcome": state, "not_ok": not_ok }))
         }
-        Note::Owns { backend, server, owned } => {
+        Note::Owns { app, backend, server, owned } => {
             let more = json!({ "server": format!("{backend}/{server}"), "before": owned.before.0 });
-            Deed::on(owned.asked.clone(), "takes_out", more)
+            let deed = Deed::of(app, "takes_out", more)?;
+            Some(Deed { stamp: Some(owned.asked.clone()), ..deed })
         }
-        Note::Disowns { backend, server } => Some(Deed {
-            what: "put_back",
-            app: None,
-            stamp: None,
-            more: json!({ "server": format!("{backend}/{server}") }),
-        }),
-        Note::ChangedByHand { backend, server } => Some(Deed {
-            what: "changed_by_hand",
-            app: None,
-            stamp: None,
-            more: json!({ "server": format!("{backend}/{server}") }),
-        }),
+        Note::Disowns { app, backend, server } => {
+            Deed::of(app, "put_back", json!({ "server": format!("{backend}/{server}") }))
+        }
+        Note::ChangedByHand { app, backend, server } => {
+            Deed::of(app, "changed_by_hand", json!({ "server": format!("{backend}/{server}") }))
+        }
         Note::Delivered { key, recipient } => {
             let more = json!({ "message": key.0, "recipient": recipient.as_str(),
                 "outcome": "delivered" });

@@ -304,7 +304,7 @@ impl Driver {
             Effect::DumpState => self.ask_haproxy(Question::Dump),
             Effect::Deliver { recipient, message } => self.deliver(recipient, message),
             Effect::Log(note) => {
-                log(&note);
+                log(&self.node, &note);
                 self.audit.note(now(self.clock).wall, &note);
             }
             // These two are the loop's own.

@@ -3,10 +3,13 @@
 use tracing::{error, info, warn};
 
 use super::core::Note;
-use crate::model::{AppName, Attempt, AttemptOutcome, CheckName, Refusal, SettleState};
+use crate::model::{
+    AppName, Attempt, AttemptOutcome, CheckName, NodeName, Refusal, SettleState, Stamp,
+};
 
-/// Writes one line. What a person should look at is a warning; what needs one is an error.
-pub(super) fn log(note: &Note) {
+/// Writes one line, in a span with the node's name. What a person should look at is a warning; what needs one is an error.
+pub(super) fn log(node: &NodeName, note: &Note) {
+    let _span = tracing::info_span!("agent", %node).entered();
     match note {
         Note::NameTaken { boot } => {
             error!(started = boot.started, "another agent uses this node's name");
@@ -16,7 +19,11 @@ pub(super) fn log(note: &Note) {
         }
         Note::Misaddressed { node } => warn!(%node, "assignment for another node"),
         Note::TooManyApps { app } => error!(%app, "too many apps command this node"),
-        Note::Accepted { app, stamp, .. } => info!(%app, %stamp, "assignment accepted"),
+        Note::Accepted { app, stamp, .. } => {
+            let Stamp { epoch, generation } = stamp;
+            let (epoch, controller) = (epoch.number, &epoch.controller);
+            info!(%app, epoch, %controller, generation, "assignment accepted");
+        }
         Note::StaleEpoch { app, offered, known } => warn!(
             %app,
             offered = offered.number,
@@ -37,12 +44,14 @@ pub(super) fn log(note: &Note) {
             warn!(%app, %revision, attempt, "upgrade was interrupted by the end of the agent");
         }
         Note::Settle { app, state, not_ok } => log_settle(app, *state, not_ok),
-        Note::Owns { backend, server, owned } => {
-            info!(%backend, %server, before = owned.before.0, "takes out");
+        Note::Owns { app, backend, server, owned } => {
+            info!(%app, %backend, %server, before = owned.before.0, "takes out");
         }
-        Note::Disowns { backend, server } => info!(%backend, %server, "put back"),
-        Note::ChangedByHand { backend, server } => {
-            warn!(%backend, %server, "somebody changed a server that is kept out");
+        Note::Disowns { app, backend, server } => {
+            info!(%app, %backend, %server, "put back");
+        }
+        Note::ChangedByHand { app, backend, server } => {
+            warn!(%app, %backend, %server, "somebody changed a server that is kept out");
         }
         Note::ProcessChanged { process } => info!(process, "HAProxy process seen"),
         Note::BalancerFailed { error } => error!(error, "HAProxy cannot be asked"),
@@ -59,18 +68,23 @@ pub(super) fn log(note: &Note) {
 
 fn log_refusal(app: &AppName, refusal: Option<&Refusal>) {
     match refusal {
-        Some(Refusal { stamp, reason }) => warn!(%app, %stamp, %reason, "order not followed"),
+        Some(Refusal { stamp: Stamp { epoch, generation }, reason }) => {
+            let (epoch, controller) = (epoch.number, &epoch.controller);
+            warn!(%app, epoch, %controller, generation, %reason, "order not followed");
+        }
         None => info!(%app, "nothing is refused any more"),
     }
 }
 
 fn log_attempt(app: &AppName, attempt: &Attempt) {
-    let Attempt { revision, attempt: number, took_ms, .. } = attempt;
+    let Attempt { rollout, revision, attempt: number, took_ms, .. } = attempt;
     match &attempt.outcome {
-        AttemptOutcome::Running => info!(%app, %revision, number, "upgrade runs"),
-        AttemptOutcome::Succeeded => info!(%app, %revision, number, took_ms, "upgrade succeeded"),
+        AttemptOutcome::Running => info!(%app, %rollout, %revision, number, "upgrade runs"),
+        AttemptOutcome::Succeeded => {
+            info!(%app, %rollout, %revision, number, took_ms, "upgrade succeeded");
+        }
         AttemptOutcome::Failed { why, .. } => {
-            warn!(%app, %revision, number, took_ms, %why, "upgrade failed");
+            warn!(%app, %rollout, %revision, number, took_ms, %why, "upgrade failed");
         }
     }
 }

@@ -354,6 +354,11 @@ impl Events {
     pub async fn next(&mut self) -> Option<Event> {
         self.receiver.recv().await
     }
+
+    /// How many wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.receiver.len()
+    }
 }
 
 impl Drop for Events {

@@ -12,14 +12,14 @@ pub fn serve(mut runtime: Builder, daemon: impl Future<Output = Result<(), Strin
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("evenkeel: cannot start: {error}");
+            super::log::end(&format!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(daemon) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("evenkeel: {error}");
+            super::log::end(&error);
             ExitCode::FAILURE
         }
     }

@@ -1,14 +1,28 @@
 //! The log: to standard error, as text or JSON, what `RUST_LOG` chooses.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::LogFormat;
 
+/// Whether lines are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Says why the process ends, as the other lines are said, even where `RUST_LOG` wants none of them.
+pub(super) fn end(why: &str) {
+    if JSON.load(Ordering::Relaxed) && tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(why, "evenkeel ends");
+    } else {
+        super::print::error(&format!("evenkeel: {why}"));
+    }
+}
+
 /// Starts logging, for the whole process.
 pub(super) fn start(format: LogFormat) {
+    JSON.store(matches!(format, LogFormat::Json), Ordering::Relaxed);
     // The embedded broker's crate has a line for every connection, which our own log covers.
     let quiet = |filter: EnvFilter| match "mqtt5=warn".parse() {
         Ok(directive) if std::env::var_os("RUST_LOG").is_none() => filter.add_directive(directive),

@@ -10,9 +10,9 @@ use super::print::{self, Output, clean};
 use super::select::Selection;
 use super::table::Table;
 use super::{wait, watch};
-use crate::controller::live::message;
+use crate::controller::live::{message, warnings};
 use crate::controller::view::{AppView, ClusterView, View};
-use crate::model::{AppName, Cause, ClusterName, ConditionStatus, ConditionType, Revision};
+use crate::model::{AppName, Cause, ClusterName, Revision};
 use crate::plan::Phase;
 
 /// Shows how far the clusters are.
@@ -238,18 +238,8 @@ fn notes(view: &View) -> String {
         for (cause, text) in &cluster.causes {
             note(&cause.as_str().replace('_', " "), text);
         }
-        for condition in &cluster.conditions {
-            let what = match condition.kind {
-                ConditionType::ReloadUnsafe => "reload unsafe",
-                ConditionType::Undelivered => "undelivered",
-                ConditionType::Converged
-                | ConditionType::Progressing
-                | ConditionType::Degraded
-                | ConditionType::DesiredValid => continue,
-            };
-            if condition.status == ConditionStatus::True {
-                note(what, &condition.message);
-            }
+        for (what, text) in warnings(&cluster.conditions) {
+            note(what, text);
         }
         if cluster.messages_pending > 0 {
             note("messages", &format!("{} not confirmed yet", cluster.messages_pending));

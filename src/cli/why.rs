@@ -77,6 +77,9 @@ fn part_lines(out: &mut Lines, now: Wall, part: &NodeAppView) {
         out.line(&format!("at {lb}"), &format!("server {}: {}", server.server, server.state));
     }
     out.line("last attempt", part.last_attempt.as_deref().unwrap_or_default());
+    for line in part.last_output.iter().flat_map(|output| output.lines()) {
+        out.line("  its output", line.trim_end());
+    }
     out.line("last checks", part.last_checks.as_deref().unwrap_or_default());
 }
 

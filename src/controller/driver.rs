@@ -107,7 +107,9 @@ pub enum ForgetError {
 pub struct Counters {
     /// How long plans took.
     pub plans: Buckets,
-    /// Events that the last plan answered: the depth of the queue before it.
+    /// When this process started.
+    pub started: Wall,
+    /// Events that no plan has answered yet.
     pub queue: u64,
     /// Documents heard, by kind.
     pub documents: BTreeMap<&'static str, u64>,
@@ -137,6 +139,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             plans: Buckets::new(QUICK),
+            started: Wall(0),
             queue: 0,
             documents: BTreeMap::new(),
             documents_bad: 0,
@@ -186,7 +189,7 @@ pub async fn run(
         records: Vec::new(),
         clock,
         handle,
-        counters: Counters::default(),
+        counters: Counters { started: Wall(setup.started), ..Counters::default() },
         waiting: 0,
         refusals: Refusals::default(),
         connection: 0,
@@ -202,7 +205,7 @@ pub async fn run(
             // then what the fleet says, then what the files say, then time.
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            Some(query) = queries.recv() => driver.answer(query),
+            Some(query) = queries.recv() => driver.answer(query, events.waiting()),
             event = events.next() => {
                 let Some(event) = event else { return Err(ControllerError::SessionEnded) };
                 list_due = match &event {
@@ -368,7 +371,7 @@ impl Driver {
             tracing::info_span!("reconcile", number = self.counters.plans.count()).entered();
         let effects = self.core.plan(now);
         self.counters.plans.add(started.elapsed().as_secs_f64());
-        self.counters.queue = std::mem::take(&mut self.waiting);
+        self.waiting = 0;
         let resigned = self.carry_out(effects);
         self.counters.tally.look(now, &self.core);
         resigned
@@ -467,7 +470,8 @@ impl Driver {
         }
     }
 
-    fn answer(&mut self, query: Query) {
+    /// Answers a question, while so many events wait to be taken.
+    fn answer(&mut self, query: Query, events: usize) {
         let now = self.clock.now();
         // Whoever asked may have gone away; that is theirs to do.
         match query {
@@ -482,6 +486,7 @@ impl Driver {
                 counters.session = self.handle.counters();
                 counters.unconfirmed = self.handle.unconfirmed();
                 counters.history = self.history.counters();
+                counters.queue = self.waiting + events as u64;
                 counters.documents_bad = self.refusals.count();
                 drop(to.send(Box::new((self.core.view(now), counters))));
             }

@@ -150,6 +150,20 @@ pub fn message(conditions: &[Condition]) -> &str {
     found.map_or("", |c| if c.message.is_empty() { &c.reason } else { &c.message })
 }
 
+/// What somebody should know beside causes, by its name.
+pub fn warnings(conditions: &[Condition]) -> impl Iterator<Item = (&'static str, &str)> {
+    conditions.iter().filter(|condition| condition.status == ConditionStatus::True).filter_map(
+        |condition| match condition.kind {
+            ConditionType::ReloadUnsafe => Some(("reload unsafe", condition.message.as_str())),
+            ConditionType::Undelivered => Some(("undelivered", condition.message.as_str())),
+            ConditionType::Converged
+            | ConditionType::Progressing
+            | ConditionType::Degraded
+            | ConditionType::DesiredValid => None,
+        },
+    )
+}
+
 /// Everything, in short: the document of `/api/v1/stream`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Live {
@@ -207,6 +221,9 @@ pub struct LiveCluster {
     pub message: String,
     /// What somebody should know, while it lasts.
     pub notes: BTreeMap<Cause, String>,
+    /// What else somebody should know, by its name: that messages do not arrive, that a reload would be unsafe.
+    #[serde(default)]
+    pub warnings: BTreeMap<String, String>,
     /// Messages that nobody has confirmed yet.
     pub messages_pending: usize,
     /// Its nodes.
@@ -330,6 +347,9 @@ fn live_cluster(cluster: &ClusterView) -> LiveCluster {
         progress: cluster.progress.map(round),
         message: short(message(&cluster.conditions)).to_owned(),
         notes: cluster.causes.iter().map(|(c, text)| (*c, short(text).to_owned())).collect(),
+        warnings: warnings(&cluster.conditions)
+            .map(|(name, text)| (name.to_owned(), short(text).to_owned()))
+            .collect(),
         messages_pending: cluster.messages_pending,
         nodes: cluster.unheard.iter().map(unheard).collect(),
     }

@@ -207,6 +207,9 @@ pub struct NodeAppView {
     pub servers: BTreeMap<NodeName, ServerView>,
     /// The last attempt, in words.
     pub last_attempt: Option<String>,
+    /// The last lines that its command wrote, at most 4 KiB, if it has failed and wrote any.
+    #[serde(default)]
+    pub last_output: Option<String>,
     /// The last round of checks, in words.
     pub last_checks: Option<String>,
 }
@@ -464,6 +467,13 @@ impl Core {
                     AttemptOutcome::Failed { why, .. } => format!("failed: {why}"),
                 };
                 format!("{} #{} {outcome}", attempt.revision, attempt.attempt)
+            }),
+            last_output: seen.and_then(|s| s.attempt.as_ref()).and_then(|attempt| {
+                match &attempt.outcome {
+                    AttemptOutcome::Failed { tail, .. } => Some(tail.clone()),
+                    AttemptOutcome::Running | AttemptOutcome::Succeeded => None,
+                }
+                .filter(|tail| !tail.trim().is_empty())
             }),
             last_checks: seen.and_then(|s| s.settle.as_ref()).map(|settle| {
                 let state = match settle.state {

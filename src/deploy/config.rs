@@ -108,17 +108,17 @@ impl Address {
     /// The address for one revision.
     pub(super) fn fill(&self, revision: &Revision) -> Result<Url, String> {
         let text = self.0.replace(PLACEHOLDER, revision.as_str());
-        // A revision in the place of the host or the port can still make nonsense.
-        Url::parse(&text).map_err(|error| format!("{text:?} is not an address: {error}"))
+        // A revision in the place of the host or the port can still make nonsense. The rest is not told: a login may be in it.
+        Url::parse(&text).map_err(|error| format!("with {revision} it is not an address: {error}"))
     }
 }
 
 fn url(text: &str, key: &str, schemes: &[&str]) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{key} {text:?}: {error}"))?;
+    let url = Url::parse(text).map_err(|error| format!("{key}: {error}"))?;
     if schemes.contains(&url.scheme()) {
         return Ok(url);
     }
-    Err(format!("{key} {text:?}: it must begin with one of {}", schemes.join(", ")))
+    Err(format!("{key}: it must begin with one of {}", schemes.join(", ")))
 }
 
 /// The schemes that a service is asked by.

@@ -1,6 +1,7 @@
 //! The database: made, brought up to date, written to in transactions, kept small, and set aside when it is damaged.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,6 +64,13 @@ pub(super) struct Bounds {
 /// Why the database does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
+    /// The file cannot be made or opened.
+    #[error("cannot open the history {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        error: std::io::Error,
+    },
     /// SQLite, or the disk, says no.
     #[error("cannot {what} the history {}", path.display())]
     Sqlite {
@@ -91,7 +99,7 @@ impl StoreError {
                 matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
             }
             Self::Damaged { .. } => true,
-            Self::Newer { .. } => false,
+            Self::Open { .. } | Self::Newer { .. } => false,
         }
     }
 }
@@ -173,6 +181,13 @@ fn open_database(path: &Path) -> Result<Open, StoreError> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let was_there = path.exists();
+    // What checks say of a machine is not for everybody. SQLite's other files take over the mode of this one.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreError::Open { path: path.to_owned(), error })?;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed("open", path))?;
     prepare(&mut connection, path, was_there)?;
     let rows = connection

@@ -183,12 +183,14 @@ fn clusters(page: &mut Exposition, view: &View) {
 /// What nodes run: a few revisions at a time, whatever their number.
 fn observed(page: &mut Exposition, view: &View) {
     let mut counts: BTreeMap<(&AppName, &ClusterName), BTreeMap<&str, usize>> = BTreeMap::new();
-    for (app, state) in view.nodes.values().flat_map(|node| &node.apps) {
+    for (node, (app, state)) in
+        view.nodes.values().flat_map(|node| node.apps.iter().map(move |part| (node, part)))
+    {
         let Some(cluster) = &state.cluster else { continue };
-        let revision = match &state.revision {
-            Some(RevisionSeen::Running(revision)) => revision.as_str(),
-            Some(RevisionSeen::Unknown(_)) | None => "unknown",
-        };
+        // What somebody ran who has gone is known no more.
+        let seen = state.revision.as_ref().filter(|_| node.presence == Presence::Present);
+        let revision =
+            seen.and_then(RevisionSeen::known).map_or("unknown", |revision| revision.as_str());
         *counts.entry((app, cluster)).or_default().entry(revision).or_default() += 1;
     }
     let name = "evenkeel_cluster_observed_nodes";
@@ -268,11 +270,22 @@ fn quiet(page: &mut Exposition, view: &View) {
     let mut last: BTreeMap<(&AppName, &ClusterName), Wall> = BTreeMap::new();
     for (app, state) in view.nodes.values().flat_map(|node| &node.apps) {
         if let (Some(cluster), Some(since)) = (&state.cluster, state.since) {
-            let last = last.entry((app, cluster)).or_insert(since);
-            *last = (*last).max(since);
+            let until = match &state.decision {
+                // It ends by itself, one way or the other.
+                Some(Decision::Wait { until_ms: Some(_), .. }) => view.at,
+                Some(
+                    Decision::Wait { until_ms: None, .. }
+                    | Decision::Act(_)
+                    | Decision::Blocked(_)
+                    | Decision::Done(_),
+                )
+                | None => since,
+            };
+            let last = last.entry((app, cluster)).or_insert(until);
+            *last = (*last).max(until);
         }
     }
-    let help = "How long no decision about any node of the cluster has changed.";
+    let help = "How long no decision about any node of the cluster has changed, and none has had an end in sight.";
     page.gauges("evenkeel_cluster_quiet_seconds", help, |family| {
         for ((app, cluster), since) in last {
             let labels = [("app", app.as_str()), ("cluster", cluster.as_str())];
@@ -400,11 +413,13 @@ fn reconciling(page: &mut Exposition, view: &View, counters: &Counters) {
     page.gauges("evenkeel_build_info", "1, with the version.", |family| {
         family.gauge(&[("version", version)], 1.0);
     });
+    let help = "When the process started, in seconds since 1970.";
+    page.gauge("process_start_time_seconds", help, counters.started.0 as f64 / 1000.0);
     let help = "How long the controller took to plan for all its apps.";
     page.histograms("evenkeel_reconcile_duration_seconds", help, |family| {
         family.histogram(&[], &counters.plans);
     });
-    let help = "Events that the last plan answered together.";
+    let help = "Events that wait for a plan.";
     page.gauge("evenkeel_reconcile_queue_depth", help, counters.queue as f64);
     let help = "Whether this controller leads the app.";
     page.gauges("evenkeel_app_leads", help, |family| {

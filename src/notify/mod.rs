@@ -156,12 +156,11 @@ impl Notify for Services {
 
 impl Shared {
     async fn deliver(&self, target: &Target, message: &Message) -> Result<(), DeliverError> {
-        let Some(pace) = &target.pace else { return self.ask(target, message).await };
-        pace.take().map_err(|again_in_ms| DeliverError::Paced { again_in_ms })?;
+        target.pace.take().map_err(|again_in_ms| DeliverError::Paced { again_in_ms })?;
         let result = self.ask(target, message).await;
         if let Err(DeliverError::Transient { retry_after_ms: Some(wait_ms), .. }) = &result {
             // The other messages would be refused as well.
-            pace.rest(*wait_ms);
+            target.pace.rest(*wait_ms);
         }
         result
     }

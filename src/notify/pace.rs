@@ -70,6 +70,9 @@ impl Used {
 }
 
 impl Rate {
+    /// As often as there is something to say, but when the service wants rest.
+    pub(super) const ANY: Rate = Rate { burst: 1, every_ms: 0 };
+
     /// How far ahead of its time a request may be.
     fn at_once_ms(self) -> u64 {
         self.every_ms.saturating_mul(u64::from(self.burst.saturating_sub(1)))
@@ -98,6 +101,15 @@ mod tests {
         assert_eq!(used.take(RATE, 0), Ok(()));
         let later = (0..4).map(|_| used.take(RATE, 3_600_000)).filter(Result::is_ok).count();
         assert_eq!(later, 3);
+    }
+
+    #[test]
+    fn a_service_without_a_rate_has_the_rest_that_it_wants() {
+        let mut used = Used::default();
+        assert!((0..1_000).all(|_| used.take(Rate::ANY, 0).is_ok()));
+        used.rest(Rate::ANY, 5_000);
+        assert_eq!(used.take(Rate::ANY, 4_999), Err(1));
+        assert!((0..1_000).all(|_| used.take(Rate::ANY, 5_000).is_ok()));
     }
 
     #[test]

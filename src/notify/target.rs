@@ -52,7 +52,7 @@ pub(super) struct Target {
     pub(super) answers: BTreeMap<u16, Meaning>,
     pub(super) secrets: Secrets,
     /// How often it may be asked, if that is bounded.
-    pub(super) pace: Option<Pace>,
+    pub(super) pace: Pace,
     title: Template,
     text: Template,
     parameters: BTreeMap<String, Scalar>,
@@ -112,7 +112,7 @@ impl Target {
             body: Body::new(&row)?,
             answers: answers(&row.answers)?,
             secrets: Secrets::default(),
-            pace: row.rate.map(Pace::new),
+            pace: Pace::new(row.rate.unwrap_or(Rate::ANY)),
             title: parse("title", row.title.as_deref().unwrap_or("{title}"))?,
             text: parse("text", row.text.as_deref().unwrap_or("{text}"))?,
             parameters: BTreeMap::new(),

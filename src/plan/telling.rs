@@ -10,7 +10,7 @@ use crate::model::{
 use super::input::{ClusterPlan, Phase};
 
 /// Messages of one cluster that may wait for a receipt: with nobody to deliver them they would grow
-/// without end, and so would the ledger, beyond what the bus takes. The oldest give way.
+/// without end, and so would the ledger, beyond what the bus takes. The least urgent give way, the oldest of them first.
 const MESSAGES_MAX: usize = 100;
 
 /// What the messages of one cluster are made from.
@@ -136,34 +136,33 @@ impl Telling<'_> {
             ledger.sequence + 1
         ));
         let policy = &self.settings.notify;
+        if !policy.on.contains(&kind) || policy.recipients.is_empty() {
+            return key;
+        }
         while ledger.messages.len() >= MESSAGES_MAX {
-            let oldest = ledger.messages.values().min_by_key(|m| (m.at, &m.key));
-            let Some(oldest) = oldest.map(|message| message.key.clone()) else { break };
-            ledger.messages.remove(&oldest);
+            let least = ledger.messages.values().min_by_key(|m| (m.priority, m.at, &m.key));
+            let Some(least) = least.map(|message| message.key.clone()) else { break };
+            ledger.messages.remove(&least);
         }
-        if policy.on.contains(&kind) && !policy.recipients.is_empty() {
-            ledger.messages.insert(
-                key.clone(),
-                Message {
-                    key: key.clone(),
-                    app: self.app.clone(),
-                    cluster: self.cluster.clone(),
-                    rollout: Some(rollout.clone()),
-                    cause,
-                    kind,
-                    priority,
-                    title: words.title,
-                    happened: words.happened,
-                    advice: words.advice.to_owned(),
-                    revision_from,
-                    revision_to: self.settings.revision.clone(),
-                    commit: self.commit.map(Commit::words).unwrap_or_default(),
-                    link: self.link(),
-                    recipients: policy.recipients.clone(),
-                    at: self.wall,
-                },
-            );
-        }
+        let message = Message {
+            key: key.clone(),
+            app: self.app.clone(),
+            cluster: self.cluster.clone(),
+            rollout: Some(rollout.clone()),
+            cause,
+            kind,
+            priority,
+            title: words.title,
+            happened: words.happened,
+            advice: words.advice.to_owned(),
+            revision_from,
+            revision_to: self.settings.revision.clone(),
+            commit: self.commit.map(Commit::words).unwrap_or_default(),
+            link: self.link(),
+            recipients: policy.recipients.clone(),
+            at: self.wall,
+        };
+        ledger.messages.insert(key.clone(), message);
         key
     }
 

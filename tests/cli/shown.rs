@@ -251,6 +251,32 @@ fn why_a_node_is_not_in_service() {
 }
 
 #[test]
+fn why_shows_what_a_failed_command_wrote() {
+    let mut view = view(&converged());
+    let node = view.nodes.get_mut(&node("web1")).unwrap();
+    let part = node.apps.values_mut().next().unwrap();
+    part.last_attempt = Some("2 #1 failed: exit code 1".to_owned());
+    part.last_output = Some("unpacking  \n\x1b[2Jno space left\n".to_owned());
+    expect![[r#"
+        web1 in shop/alfa: in service at 1
+          since         3m 12s (2027-01-15T07:56:47Z)
+          runs          1
+          goal          1
+          at lb1        server web1: ready
+          last attempt  2 #1 failed: exit code 1
+            its output  unpacking
+            its output  �[2Jno space left
+
+        web1 is present
+          roles         app
+          agent         0.1.0
+          fact          cluster = alfa
+        exit code 0
+    "#]]
+    .assert_eq(&ask(&telling(vec![Some(view)]), &["why", "web1"]).quiet());
+}
+
+#[test]
 fn why_of_those_that_serve() {
     let controller = showing(&converged());
     expect![[r#"

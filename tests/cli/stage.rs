@@ -159,6 +159,7 @@ fn node_view(world: &World, name: &NodeName) -> NodeView {
             reason: plan.decision.to_string(),
             since: Some(SINCE),
             servers: at.into_iter().map(|view| (node("lb1"), view)).collect(),
+            last_output: None,
             last_attempt: seen
                 .and_then(|seen| seen.attempt.as_ref())
                 .map(|attempt| format!("{} #{} succeeded", attempt.revision, attempt.attempt)),

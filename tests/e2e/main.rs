@@ -39,6 +39,7 @@ mod demo;
 mod failures;
 mod history;
 mod killed;
+mod messages;
 mod metrics;
 mod page;
 mod rollouts;

@@ -23,7 +23,9 @@ pub fn documented() -> BTreeMap<String, Kind> {
         cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     };
     let text = read("docs/metrics.md");
-    let rows = text.lines().filter(|line| line.starts_with("| `evenkeel_"));
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `evenkeel_") || line.starts_with("| `process_"));
     rows.map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         (cells[1].replace('`', ""), (cells[2].to_owned(), words(cells[3])))
@@ -182,6 +184,107 @@ fn outcomes_and_divergence_are_counted() {
     assert_eq!(sum(&text, "evenkeel_cluster_decision_reasons", &blocked), 1.0, "{text}");
 }
 
+/// The name of a metric, labels of it, and their sum.
+type Sample = (&'static str, &'static [(&'static str, &'static str)], f64);
+
+/// What alerts rest on says so when something is wrong, and when it is over.
+#[test]
+fn what_is_wrong_is_shown_while_it_lasts() {
+    let answers = |_: &_| Answer::status(403, "");
+    let plot = Plot { clusters: vec![("alfa", 2)], answers, ..Plot::new(Broker::Mosquitto) };
+    let mut scene = plot.start();
+    scene.converged("alfa", "1");
+    let is = |scene: &Scene, name: &str, labels: &[(&str, &str)], wanted: f64| {
+        let (_, text) = scene.get("/metrics").expect("metrics");
+        // A load balancer that has not read its backends yet has no series.
+        text.contains(&format!("\n{name}")) && sum(&text, name, labels) == wanted
+    };
+    let shows = |scene: &Scene, name: &str, labels: &[(&str, &str)], wanted: f64| {
+        let what = format!("{name} {labels:?} is {wanted}");
+        scene.wait_for(&what, |scene| is(scene, name, labels, wanted));
+    };
+    const ALFA: (&str, &str) = ("cluster", "alfa");
+    let alfa = ALFA;
+    let fine: &[Sample] = &[
+        ("evenkeel_app_leads", &[("app", "shop")], 1.0),
+        ("evenkeel_desired_read", &[], 1.0),
+        ("evenkeel_desired_faults", &[], 0.0),
+        ("evenkeel_bus_connected", &[], 1.0),
+        ("evenkeel_backend_up", &[("lb", "lb1")], 1.0),
+        ("evenkeel_backend_floor_servers", &[("lb", "lb1")], 1.0),
+        ("evenkeel_agents", &[("presence", "present")], 5.0),
+        ("evenkeel_agents", &[("presence", "departed")], 0.0),
+        ("evenkeel_cluster_nodes", &[ALFA, ("state", "expected")], 2.0),
+        ("evenkeel_cluster_nodes", &[ALFA, ("state", "present")], 2.0),
+        ("evenkeel_cluster_nodes", &[ALFA, ("state", "converged")], 2.0),
+        ("evenkeel_cluster_phase", &[ALFA, ("phase", "converged")], 1.0),
+        ("evenkeel_cluster_phase", &[ALFA], 1.0),
+        ("evenkeel_cluster_observed_nodes", &[ALFA, ("revision", "1")], 2.0),
+        ("evenkeel_cluster_desired_files", &[ALFA, ("standing", "current")], 1.0),
+        ("evenkeel_cluster_cause", &[ALFA], 0.0),
+        ("evenkeel_cluster_undelivered", &[ALFA], 0.0),
+        ("evenkeel_cluster_messages_pending", &[ALFA], 0.0),
+        ("evenkeel_cluster_rollout_age_seconds", &[ALFA], 0.0),
+        ("evenkeel_reconcile_queue_depth", &[], 0.0),
+        ("evenkeel_bus_unconfirmed_publishes", &[], 0.0),
+    ];
+    for (name, labels, wanted) in fine {
+        shows(&scene, name, labels, *wanted);
+    }
+    let started = sum(&scrape(&scene), "process_start_time_seconds", &[]);
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a time after 1970").as_secs_f64();
+    assert!((now - 600.0..now).contains(&started), "{started} is in seconds, shortly before {now}");
+
+    scene.write_desired("alfa", "revision = \nexpect = 2\n");
+    shows(&scene, "evenkeel_desired_faults", &[], 1.0);
+    shows(&scene, "evenkeel_cluster_desired_files", &[alfa, ("standing", "last_good")], 1.0);
+    scene.write_cluster("alfa", "");
+    shows(&scene, "evenkeel_desired_faults", &[], 0.0);
+
+    scene.agent("lb1").kill();
+    shows(&scene, "evenkeel_backend_up", &[("lb", "lb1")], 0.0);
+    shows(&scene, "evenkeel_cluster_cause", &[alfa, ("cause", "unreachable")], 1.0);
+    scene.start_agent("lb1");
+    shows(&scene, "evenkeel_backend_up", &[("lb", "lb1")], 1.0);
+
+    scene.agent("web2").kill();
+    shows(&scene, "evenkeel_agents", &[("presence", "departed")], 1.0);
+    shows(&scene, "evenkeel_cluster_nodes", &[alfa, ("state", "present")], 1.0);
+    shows(&scene, "evenkeel_cluster_phase", &[alfa, ("phase", "degraded")], 1.0);
+    shows(&scene, "evenkeel_cluster_observed_nodes", &[alfa, ("revision", "unknown")], 1.0);
+    scene.start_agent("web2");
+    scene.converged("alfa", "1");
+
+    // The service refuses every message, and one node is at work for a while.
+    scene.begin();
+    shows(&scene, "evenkeel_cluster_phase", &[alfa, ("phase", "progressing")], 1.0);
+    scene.wait_for("its age is told", |scene| {
+        let text = scrape(scene);
+        sum(&text, "evenkeel_cluster_rollout_age_seconds", &[alfa]) > 0.0
+            && sum(&text, "evenkeel_cluster_diverged_seconds", &[alfa]) > 0.0
+    });
+    scene.remove("web2", "gate");
+    scene.converged("alfa", "2");
+    shows(&scene, "evenkeel_cluster_undelivered", &[alfa], 1.0);
+    shows(&scene, "evenkeel_cluster_messages_pending", &[alfa], 1.0);
+    scene.wait_for("nothing is decided any more", |scene| {
+        sum(&scrape(scene), "evenkeel_cluster_quiet_seconds", &[alfa]) > 1.0
+    });
+
+    scene.mosquitto().kill();
+    shows(&scene, "evenkeel_bus_connected", &[], 0.0);
+    scene.mosquitto().start_again();
+    shows(&scene, "evenkeel_bus_connected", &[], 1.0);
+
+    scene.kill_controller();
+    fs::rename(scene.folder.join("desired"), scene.folder.join("elsewhere")).expect("rename");
+    fs::create_dir(scene.folder.join("desired")).expect("make a folder");
+    scene.controller = Some(scene.spawn("controller", &mut scene.controller_command()));
+    scene.wait_for("no files are found", |scene| {
+        scene.get("/metrics").is_ok_and(|(_, text)| text.contains("\nevenkeel_desired_read 0\n"))
+    });
+}
+
 /// A cluster whose file has gone is shown while it has nodes, and then no more.
 #[test]
 fn the_series_of_a_cluster_go_with_it() {
@@ -263,7 +366,8 @@ fn every_alert_is_tested_and_in_the_runbook() {
 /// A rollout that does not get on reaches a person, by way of Prometheus and Alertmanager; its end does, too.
 #[test]
 fn a_stuck_rollout_becomes_an_alert_that_arrives() {
-    let scene = Plot::new(Broker::Mosquitto).start();
+    let app = vec![("settle", "checks = [\"check_busy\"]")];
+    let scene = Plot { app, ..Plot::new(Broker::Mosquitto) }.start();
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
     // The same rules, but that a second stands for 20 minutes.
@@ -275,7 +379,9 @@ fn a_stuck_rollout_becomes_an_alert_that_arrives() {
     let person = Receiver::answering(Answer::status(200, ""));
     let url = format!("{}/alerts", person.url());
     let _prometheus = Prometheus::start(&[("evenkeel", scene.http())], &rules, &url);
-    scene.begin();
+    // Its checks are not OK, for as long as nobody knows.
+    scene.touch("web2", "busy");
+    scene.write_cluster("alfa", "revision = \"2\"");
     let stuck = |status: &str| {
         let mut alerts = Vec::new();
         for request in person.requests() {
@@ -291,7 +397,7 @@ fn a_stuck_rollout_becomes_an_alert_that_arrives() {
     let alert = eventually("the alert arrives", || stuck("firing"));
     assert_eq!(alert["annotations"]["summary"], "The rollout of shop/alfa does not get on.");
     assert_eq!(alert["annotations"]["runbook"], "docs/runbook.md#rollout-stuck");
-    scene.remove("web2", "gate");
+    scene.remove("web2", "busy");
     scene.converged("alfa", "2");
     eventually("its end arrives", || stuck("resolved"));
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::parts::process::DEADLINE;
+use crate::parts::receiver::Answer;
 use crate::scene::{Broker, Plot, Scene};
 
 pub const LIVE: &str = "document.getElementById('link').dataset.live === 'yes'";
@@ -275,6 +276,20 @@ fn a_filter_that_can_be_shared() {
     browser.is_fine();
 }
 
+#[test]
+fn what_does_not_arrive_is_shown() {
+    let answers = |_: &_| Answer::status(403, "");
+    let plot = Plot { clusters: vec![("alfa", 2)], answers, ..Plot::new(Broker::Embedded) };
+    let scene = plot.start();
+    scene.converged("alfa", "1");
+    let mut browser = Browser::start();
+    browser.open(&scene.url(), &desk());
+    browser.until(&lane_says("alfa", "✓ converged"));
+    scene.write_cluster("alfa", "revision = \"2\"");
+    browser.until(&lane_says("alfa", "undelivered: notify"));
+    browser.is_fine();
+}
+
 /// Writes the screenshots of `docs/`, where `EVENKEEL_SCREENSHOTS` says; `make screenshots` does.
 #[test]
 fn screenshots() {
@@ -282,8 +297,11 @@ fn screenshots() {
     scene.commit("Begin with revision 1");
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
+    for node in ["web2", "web4"] {
+        scene.touch(node, "gate");
+    }
+    scene.pull("shop/alfa.toml", "expect = 5\nrevision = \"2\"\n", "Bump alfa to 2");
     scene.midway();
-    scene.commit("Bump alfa to 2");
     let folder = std::env::var_os("EVENKEEL_SCREENSHOTS");
     let folder = folder.map_or_else(|| scene.folder.clone(), Into::into);
     let mut browser = Browser::start();
@@ -291,6 +309,7 @@ fn screenshots() {
         browser.open(&scene.url(), &options);
         browser.until(&cell_says("web2", "↑ upgrading"));
         browser.until("document.querySelector('.commit').innerText.endsWith(': Bump alfa to 2')");
+        browser.until("document.getElementById('rollouts').innerText.endsWith(': Bump alfa to 2')");
         let path = Path::new(&folder).join(format!("{name}.png"));
         browser.picture(&path, false);
         let picture = std::fs::read(&path).expect("a screenshot");

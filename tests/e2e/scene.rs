@@ -119,6 +119,12 @@ fn script(home: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+fn git(folder: &Path, arguments: &[&str]) {
+    let mut command = Command::new(program("git", "git"));
+    command.arg("-C").arg(folder).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
+    assert!(command.args(arguments).status().expect("run git").success(), "{arguments:?}");
+}
+
 /// Deploys by writing the file `revision`; files beside it make it misbehave. For the journal, see `truth.rs`.
 const DEPLOY: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 9
@@ -313,6 +319,11 @@ impl Scene {
         fs::remove_dir_all(self.folder.join("state").join(name)).expect("wipe a disk");
     }
 
+    /// Adds lines to what is configured last in an agent's file, of which the next start takes notice.
+    pub fn amend(&mut self, name: &str, lines: &str) {
+        self.nodes.get_mut(name).expect("a node").push_str(lines);
+    }
+
     /// What runs an agent.
     pub fn agent_command(&self, name: &str) -> Command {
         let config = self.folder.join("etc").join(format!("{name}.toml"));
@@ -488,14 +499,19 @@ impl Scene {
     /// Commits the desired files as they are; the first time into a new repository.
     pub fn commit(&self, subject: &str) {
         let desired = self.folder.join("desired");
-        let git = |arguments: &[&str]| {
-            let mut command = Command::new(program("git", "git"));
-            command.arg("-C").arg(&desired).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
-            assert!(command.args(arguments).status().expect("run git").success(), "{arguments:?}");
-        };
-        git(&["init", "-q"]);
-        git(&["add", "."]);
-        git(&["commit", "-q", "-m", subject]);
+        git(&desired, &["init", "-q"]);
+        git(&desired, &["add", "."]);
+        git(&desired, &["commit", "-q", "-m", subject]);
+    }
+
+    /// Sets a file's text in a commit elsewhere, and pulls that.
+    pub fn pull(&self, file: &str, text: &str, subject: &str) {
+        let (desired, clone) = (self.folder.join("desired"), self.folder.join("clone"));
+        let path = clone.to_str().expect("a path");
+        git(&desired, &["clone", "-q", ".", path]);
+        write(&clone.join(file), text);
+        git(&clone, &["commit", "-q", "-a", "-m", subject]);
+        git(&desired, &["pull", "-q", "--ff-only", path]);
     }
 
     /// Brings alfa into mid-rollout: `web2` is being upgraded, and will be until its gate is removed.

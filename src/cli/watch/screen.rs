@@ -76,6 +76,7 @@ impl Glance<'_> {
                 if fold >= Fold::Clusters
                     && state.phase == Phase::Converged
                     && state.notes.is_empty()
+                    && state.warnings.is_empty()
                 {
                     converged += 1;
                 } else {
@@ -177,6 +178,7 @@ fn cluster_lines(now: Wall, name: &ClusterName, cluster: &LiveCluster, fold: Fol
         Line::default().and(Tone::Bad, format!("    {}: {text}", cause.replace('_', " ")))
     };
     lines.extend(cluster.notes.iter().map(|(cause, text)| note(cause.as_str(), text)));
+    lines.extend(cluster.warnings.iter().map(|(what, text)| note(what, text)));
     lines.extend(node_lines(cluster, fold));
     lines
 }

@@ -127,6 +127,13 @@ impl Post {
     }
 }
 
+/// Whose turn a message is among servers that have as much to do: the lowest number's. It is the same for every controller, and
+/// as good as drawn by lot, so that servers share messages that come one at a time, too.
+fn turn(key: &MessageKey, node: &NodeName) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::new_with_prefix(&key.0).chain_update([0]).chain_update(node.as_str()).finalize().into()
+}
+
 impl Core {
     /// Deals with receipts, and gives every message that has none to one live server.
     pub(super) fn distribute(&mut self, now: Now) -> (Vec<Effect>, Option<Mono>) {
@@ -194,7 +201,8 @@ impl Core {
         let load =
             |node: &NodeName| self.post.handed.values().filter(|handed| handed.to == *node).count();
         let fresh = servers.iter().filter(|node| !tried.contains(*node));
-        let Some(to) = fresh.min_by_key(|node| (load(node), (*node).clone())).cloned() else {
+        let turn = |node: &NodeName| turn(&message.key, node);
+        let Some(to) = fresh.min_by_key(|node| (load(node), turn(node))).cloned() else {
             return Some(self.rest(now, message, tried, servers.is_empty()));
         };
         let handed = Handed {

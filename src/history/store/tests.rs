@@ -1,6 +1,7 @@
 //! The store on real files: what was written is read, and whatever happens to the file is survived.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use super::*;
 use crate::history::{Filter, Kind, ReadError, Reader, RolloutOutcome};
@@ -87,6 +88,15 @@ fn what_is_written_is_read_by_others_and_after_a_restart() {
     rig.store.open = None;
     assert!(!rig.file("history.db-wal").exists(), "a clean end leaves one file");
     assert_eq!(rig.read().len(), 3);
+}
+
+#[test]
+fn it_is_nobody_elses() {
+    let mut rig = Rig::new(LARGE);
+    rig.store.write(&[entry(1, "converged")]).unwrap();
+    for name in ["history.db", "history.db-wal"] {
+        assert_eq!(fs::metadata(rig.file(name)).unwrap().mode() & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]

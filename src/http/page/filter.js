@@ -26,7 +26,7 @@ function searched(element, of, parts) {
 }
 
 const ofNode = (name) => (node) => [name, node.revision, node.goal, node.words, node.reason];
-const ofCluster = (cluster) => [cluster.phase, cluster.target, cluster.message, ...Object.values(cluster.notes)];
+const ofCluster = (cluster) => [cluster.phase, cluster.target, cluster.message, ...Object.values(cluster.notes), ...Object.values(cluster.warnings)];
 
 function hide(element, hidden) {
   if (element.hidden !== hidden) element.hidden = hidden;

@@ -23,7 +23,11 @@ let lastAsked = 0;
 async function ask(path) {
   const answer = await fetch(path);
   const document_ = await answer.json();
-  if (!answer.ok) throw new Error(document_.error || `the answer is ${answer.status}`);
+  if (!answer.ok) {
+    const error = new Error(document_.error || `the answer is ${answer.status}`);
+    error.passes = answer.status === 503; // others ask as well
+    throw error;
+  }
   return document_;
 }
 
@@ -50,6 +54,7 @@ async function load() {
     if (told && !later) await follow(told);
   } catch (error) {
     if (error instanceof TypeError) return; // the link says that there is no controller
+    if (error.passes) again = true;
     say(at('past-none'), error.message);
     at('past-none').hidden = false;
   }

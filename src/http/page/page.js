@@ -329,9 +329,10 @@ function drawLane(lane, app, cluster) {
   progress.hidden = !cluster.progress;
   if (cluster.progress) drawProgress(progress, cluster.progress);
   say(message, cluster.message);
-  const told = names(cluster.notes);
+  const texts = { ...cluster.notes, ...cluster.warnings };
+  const told = names(texts);
   const drawn = keyed(notes, told, () => make('li', 'note'));
-  for (const cause of told) say(drawn.get(cause), `${cause.replaceAll('_', ' ')}: ${cluster.notes[cause]}`);
+  for (const cause of told) say(drawn.get(cause), `${cause.replaceAll('_', ' ')}: ${texts[cause]}`);
   drawCells(lane.lastElementChild, app, cluster.nodes);
 }
 

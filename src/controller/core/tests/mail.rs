@@ -75,6 +75,23 @@ fn a_bad_receipt_moves_it() {
 }
 
 #[test]
+fn messages_that_come_one_at_a_time_are_shared() {
+    let (mut bench, server, key) = with_message();
+    let mut served = BTreeSet::from([server.clone()]);
+    bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+    for revision in 3..20 {
+        bench.step(at(&revision.to_string()));
+        bench.settle();
+        let (server, key) = bench.mail()[0].clone();
+        served.insert(server.clone());
+        bench.receipt(&server, &key, ReceiptOutcome::Delivered);
+        bench.settle();
+        assert_eq!(bench.mail(), []);
+    }
+    assert_eq!(served, BTreeSet::from(["push1".to_owned(), "push2".to_owned()]));
+}
+
+#[test]
 fn silence_moves_it_and_so_does_death() {
     let (mut bench, server, _) = with_message();
     bench.wait(21);
