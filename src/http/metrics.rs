@@ -193,19 +193,28 @@ fn observed(page: &mut Exposition, view: &View) {
             seen.and_then(RevisionSeen::known).map_or("unknown", |revision| revision.as_str());
         *counts.entry((app, cluster)).or_default().entry(revision).or_default() += 1;
     }
+    let mut shown: Vec<([(&str, &str); 3], usize)> = Vec::new();
+    for ((app, cluster), revisions) in counts {
+        let mut revisions: Vec<(&str, usize)> = revisions.into_iter().collect();
+        revisions.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+        let rest = revisions.split_off(revisions.len().min(REVISIONS_MAX));
+        let rest: usize = rest.into_iter().map(|(_, count)| count).sum();
+        let other = (rest > 0).then_some(("other", rest));
+        let (app, cluster) = (app.as_str(), cluster.as_str());
+        shown.extend(revisions.into_iter().chain(other).map(|(revision, count)| {
+            ([("app", app), ("cluster", cluster), ("revision", revision)], count)
+        }));
+    }
+    let name = "evenkeel_cluster_observed_revision_info";
+    page.gauges(name, "1, with each revision that nodes of the cluster run.", |family| {
+        for (labels, _) in &shown {
+            family.gauge(labels, 1.0);
+        }
+    });
     let name = "evenkeel_cluster_observed_nodes";
     page.gauges(name, "Nodes of the cluster by the revision that they run.", |family| {
-        for ((app, cluster), revisions) in &counts {
-            let mut revisions: Vec<_> = revisions.iter().collect();
-            revisions.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), **name));
-            let rest = revisions.split_off(revisions.len().min(REVISIONS_MAX));
-            let rest: usize = rest.into_iter().map(|(_, count)| *count).sum();
-            let other = (rest > 0).then_some((&"other", &rest));
-            for (revision, count) in revisions.into_iter().chain(other) {
-                let labels =
-                    [("app", app.as_str()), ("cluster", cluster.as_str()), ("revision", *revision)];
-                family.count(&labels, *count);
-            }
+        for (labels, count) in &shown {
+            family.count(labels, *count);
         }
     });
 }

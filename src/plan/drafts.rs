@@ -101,6 +101,15 @@ impl<'f, 'a> Drafts<'f, 'a> {
         work.settle = Some(key);
     }
 
+    /// Takes back a permit whose attempt has not started, and changes nothing else.
+    pub fn revoke(&mut self, member: &Member<'_>) {
+        if member.has_unstarted_permit()
+            && let Some(work) = &mut self.draft(&member.name).work
+        {
+            work.permit = None;
+        }
+    }
+
     /// Asks for checks.
     pub fn settle(&mut self, course: &Course, member: &Member<'_>, attempt: u32, retry: &str) {
         let key = SettleKey {

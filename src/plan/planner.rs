@@ -40,6 +40,9 @@ pub fn plan(input: Input<'_>) -> Plan {
         converge(&fleet, work);
     }
     say_again(&works, &mut drafts);
+    for member in fleet.members.values().filter(|member| member.claims.len() > 1) {
+        drafts.revoke(member);
+    }
     plan.assignments = drafts.changed();
     for work in works {
         work.into_plan(&fleet, &mut plan);

@@ -59,8 +59,8 @@ impl Verdict {
 
     /// The same decision, and whatever permit it may still hold is withdrawn meanwhile.
     fn withdrawing(self, member: &Member<'_>) -> Self {
-        let unstarted = member.permit().is_some() && member.permitted_attempt().is_none();
-        Self { want: if unstarted { Some(Want::Withdraw) } else { self.want }, ..self }
+        let revokes = member.has_unstarted_permit();
+        Self { want: if revokes { Some(Want::Withdraw) } else { self.want }, ..self }
     }
 }
 
@@ -137,6 +137,7 @@ impl Case<'_, '_> {
         let wanted = permit.rollout == self.course.id
             && Some(&permit.revision) == goal
             && permit.retry == settings.retry
+            && permit.attempt <= settings.rollout.tries
             && !settings.paused
             && !held
             && self.gate.absent.is_none()

@@ -316,6 +316,11 @@ impl<'a> Member<'a> {
         self.attempt_of(self.permit()?)
     }
 
+    /// May start an attempt at any moment.
+    pub fn has_unstarted_permit(&self) -> bool {
+        self.permit().is_some() && self.permitted_attempt().is_none()
+    }
+
     /// Holds a place in the batch: permitted and not ended, or running.
     ///
     /// A node that is not there holds it for as long as an attempt may take; after that, nothing of

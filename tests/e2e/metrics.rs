@@ -220,6 +220,7 @@ fn what_is_wrong_is_shown_while_it_lasts() {
         ("evenkeel_cluster_phase", &[ALFA, ("phase", "converged")], 1.0),
         ("evenkeel_cluster_phase", &[ALFA], 1.0),
         ("evenkeel_cluster_observed_nodes", &[ALFA, ("revision", "1")], 2.0),
+        ("evenkeel_cluster_observed_revision_info", &[ALFA, ("revision", "1")], 1.0),
         ("evenkeel_cluster_desired_files", &[ALFA, ("standing", "current")], 1.0),
         ("evenkeel_cluster_cause", &[ALFA], 0.0),
         ("evenkeel_cluster_undelivered", &[ALFA], 0.0),

@@ -185,6 +185,9 @@ impl Stage {
                 "revision" => settings.revision = revision(value),
                 "expect" => settings.expect = Expect::Count(count()),
                 "retry" => settings.retry = (*value).to_owned(),
+                "select" => {
+                    settings.select = BTreeMap::from([("cluster".to_owned(), (*value).to_owned())]);
+                }
                 "paused" => settings.paused = *value == "true",
                 "hold" => {
                     settings.hold = value.split(',').filter(|n| !n.is_empty()).map(node).collect();
