@@ -45,8 +45,8 @@ pub(super) struct Balancer {
     /// When the state file is to be written, if it is.
     dump_at: Option<Mono>,
     dump_failed: bool,
-    /// What was set, in this life or an earlier one, may not be in the state file yet: a reload could undo it.
-    unkept: bool,
+    /// What was set there, in this life or an earlier one, may not be in the state file yet: a reload could undo it.
+    unkept: BTreeSet<Place>,
     attempts: BTreeMap<Place, Try>,
     /// Taken for ours in this life, with what has been sent since, up to maintenance.
     sent: BTreeMap<Place, Sent>,
@@ -82,7 +82,6 @@ struct Try {
 impl Balancer {
     pub(super) fn new(setup: BalancerSetup, now: Mono) -> Balancer {
         Balancer {
-            unkept: setup.state_file,
             setup,
             sequence: 0,
             accepted: 0,
@@ -94,6 +93,7 @@ impl Balancer {
             poll_at: now,
             dump_at: None,
             dump_failed: false,
+            unkept: BTreeSet::new(),
             attempts: BTreeMap::new(),
             sent: BTreeMap::new(),
             drains: BTreeMap::new(),
@@ -156,7 +156,6 @@ impl Balancer {
         let Some(Asking::Set(commands)) = self.asking.take() else { return };
         self.sequence += 1;
         self.written = self.sequence;
-        self.unkept = self.setup.state_file;
         self.read_at = step.now.mono;
         self.stirred = true;
         for (number, command) in commands.into_iter().enumerate() {
@@ -169,6 +168,9 @@ impl Balancer {
                 Err(error) => Some(error.to_string()),
             };
             let place = (command.backend, command.server);
+            if self.setup.state_file {
+                self.unkept.insert(place.clone());
+            }
             if command.state == SetState::Ready && error.is_none() {
                 self.sent.insert(place.clone(), Sent::Ready);
             }
@@ -199,7 +201,7 @@ impl Balancer {
         let Some(Asking::Dump) = self.asking.take() else { return };
         let failed_before = std::mem::replace(&mut self.dump_failed, answer.is_err());
         self.stirred = true;
-        if self.unkept {
+        if !self.unkept.is_empty() {
             // A reload may have been quicker.
             self.read_at = step.now.mono;
         }
@@ -287,8 +289,13 @@ impl Balancer {
         if self.setup.state_file && observed.is_dumped_otherwise(before.as_ref()) {
             self.dump_at = Some(at);
         }
-        // What was set has changed nothing, or is in the file, and the process is the one that it was read from.
-        self.unkept &= self.dump_at.is_some();
+        if self.setup.state_file && before.is_none() {
+            self.unkept.extend(step.disk.memory().places());
+        }
+        if self.dump_at.is_none() {
+            // What was set has changed nothing, or is in the file, and the process is the one that it was read from.
+            self.unkept.clear();
+        }
         self.observed = Some(observed);
     }
 
@@ -330,7 +337,7 @@ impl Balancer {
                         backend.insert(place.1.clone(), new);
                     }
                     // A reload may bring the maintenance back, and it would be nobody's.
-                    Need::Disown if self.is_unsafe() => break,
+                    Need::Disown if self.is_unsafe(&place) => break,
                     Need::Disown => {
                         disown(step, &ordered.app, &place);
                     }
@@ -349,9 +356,9 @@ impl Balancer {
         self.sent.retain(|place, _| memory.holding(&place.0, &place.1).is_some());
     }
 
-    /// A reload now could undo what was set, though there is a state file that can be written.
-    fn is_unsafe(&self) -> bool {
-        self.unkept && !self.dump_failed
+    /// A reload now could undo what was set there, though there is a state file that can be written.
+    fn is_unsafe(&self, place: &Place) -> bool {
+        !self.dump_failed && self.unkept.contains(place)
     }
 
     fn sent(&self, place: &Place) -> Sent {
@@ -403,15 +410,15 @@ impl Balancer {
             .collect();
         for (place, ordered, view) in views {
             let app = ordered.app.clone();
+            if self.is_unsafe(&place) {
+                open.insert(app.clone());
+            }
             if let Some(reason) = self.place(step.now.mono, process, &place, &ordered, view) {
                 open.insert(app.clone());
                 if let Some(reason) = reason {
                     refusals.entry(app).or_insert(reason);
                 }
             }
-        }
-        if self.is_unsafe() {
-            open.extend(written.assignments.keys().cloned());
         }
         let apps = written.assignments.keys().filter(|app| !open.contains(*app));
         self.done = apps.cloned().collect();

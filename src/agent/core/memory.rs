@@ -72,6 +72,13 @@ impl Memory {
         self.owned.get(backend)?.get(server)
     }
 
+    /// The servers that are held.
+    pub(super) fn places(&self) -> impl Iterator<Item = (BackendName, ServerName)> {
+        self.owned.iter().flat_map(|(backend, servers)| {
+            servers.keys().map(move |server| (backend.clone(), server.clone()))
+        })
+    }
+
     /// Takes what the agent's own retained report, of an earlier life, knows better. The disk is behind it if
     /// it is of an earlier life than the report, or obeys an older assignment: then it was lost, or
     /// put back to an earlier state. `disk_started` is the life that the disk was last written by.

@@ -414,6 +414,17 @@ fn nothing_is_done_that_a_reload_could_undo() {
 }
 
 #[test]
+fn the_state_file_of_one_app_is_not_waited_for_by_another() {
+    let mut rig = lb();
+    let blog = AppName::new("blog").unwrap();
+    rig.assign(Assignment { app: blog.clone(), ..ordered(1, &[("s2", Out)]) });
+    rig.slow_dump = true;
+    rig.assign(ordered(1, &[("s1", Out)]));
+    let obeyed = &rig.reports.last().unwrap().assignments;
+    assert_eq!((&obeyed[&blog].done, &obeyed[&app()].done), (&Some(stamp(1)), &None));
+}
+
+#[test]
 fn maintenance_that_a_hand_sets_just_after_ours_was_lifted_stays() {
     let mut rig = lb();
     rig.assign(ordered(1, &[("s1", Out)]));
