@@ -188,6 +188,12 @@ fn at_rest(world: &World, stays: &Stays) -> Option<Breach> {
             let what = format!("it is {:?} ({stays:?}): {reasons:#?}", cluster.phase);
             return breach(name.as_str(), what, &format!("it should be {wanted:?}"));
         }
+        if cluster.phase == Phase::Converged
+            && let Some(late) = members.iter().find(|web| !world.is_there(stays, web))
+        {
+            let what = format!("it is Converged ({stays:?}): {reasons:#?}");
+            return breach(name.as_str(), what, &format!("{late} is not there in truth"));
+        }
     }
     for web in world.plot.webs() {
         let whole = in_truth(world, stays, web);
@@ -318,6 +324,14 @@ impl World {
     fn view(&self) -> Option<View> {
         let core = self.controller.core.as_ref()?;
         Some(core.view(Now { mono: Mono(self.now_ms), wall: self.wall() }))
+    }
+
+    /// At the last revision and in service everywhere, or not to be.
+    fn is_there(&self, stays: &Stays, web: &NodeName) -> bool {
+        let settings = &self.plot.last_good[self.plot.cluster_of(web)];
+        let spared = settings.hold.contains(web) || *stays == Stays::Dead(web.clone());
+        let runs = self.agents[web].service.runs.as_ref();
+        spared || runs == Some(&settings.revision) && self.is_in_service(web)
     }
 
     fn is_in_service(&self, web: &NodeName) -> bool {

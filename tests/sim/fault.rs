@@ -17,6 +17,9 @@ const LASTS_MS: u64 = 150_000;
 /// Within this time of a hand, a command that was decided on before is not to blame.
 const BLIND_MS: u64 = 50;
 
+/// How often an agent looks what a hand has done.
+const LOOK_MS: u64 = 1_000;
+
 /// Something that went wrong and that ends.
 #[derive(Debug, Clone)]
 pub enum Trouble {
@@ -302,10 +305,11 @@ impl World {
         let name = ServerName::new(web.as_str()).expect("a name");
         let servers = &mut agent.haproxy.as_mut().expect("a HAProxy").servers;
         let server = servers.get_mut(&name).expect("a server");
-        let seen = agent.unseen.get(&name).map_or(server.admin, |(before, _)| *before);
-        let again = seen.is_forced_maintenance() && AdminBits(bits).is_forced_maintenance();
-        if again && server.admin.is_drain() {
-            return; // it would look as if ours had never been lifted, which is not promised to be seen
+        let again = agent.unseen.get(&name).is_some_and(|(before, at_ms)| {
+            before.is_forced_maintenance() && self.now_ms - at_ms < LOOK_MS
+        });
+        if again && server.admin.is_drain() && AdminBits(bits).is_forced_maintenance() {
+            return; // it would look as if the first had never been lifted, which is not promised to be seen
         }
         let before = std::mem::replace(&mut server.admin, AdminBits(bits));
         agent.unseen.entry(name).or_insert((before, self.now_ms));
