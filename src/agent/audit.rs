@@ -184,7 +184,7 @@ fn outcome(attempt: &Attempt) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Asked, ControllerId, Revision};
+    use crate::model::{Asked, BackendName, ControllerId, Revision, ServerName};
 
     #[test]
     fn every_line_says_on_whose_word() {
@@ -206,7 +206,12 @@ mod tests {
         for note in [
             Note::Accepted { app: app.clone(), stamp, changes: vec![change] },
             Note::BalancerBack,
-            Note::UpgradeStarts { app, revision, attempt: 1 },
+            Note::UpgradeStarts { app: app.clone(), revision, attempt: 1 },
+            Note::Disowns {
+                app,
+                backend: BackendName::new("app").unwrap(),
+                server: ServerName::new("web1").unwrap(),
+            },
         ] {
             audit.note(Wall(1_800_000_000_123), &note);
         }
@@ -222,6 +227,8 @@ mod tests {
         told["asked"] = json!([{ "what": "target", "before": "1", "after": "2" }]);
         let mut starts = line("upgrade_starts");
         (starts["revision"], starts["attempt"]) = (json!("2"), json!(1));
-        assert_eq!(lines, [told, starts]);
+        let mut put_back = line("put_back");
+        put_back["server"] = json!("app/web1");
+        assert_eq!(lines, [told, starts, put_back]);
     }
 }

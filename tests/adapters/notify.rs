@@ -153,10 +153,13 @@ async fn a_service_is_asked_as_often_as_it_allows() {
 async fn who_wants_rest_is_left_alone_by_every_message() {
     let answer = Answer::Full(429, vec![("Retry-After", "3600".into())], String::new());
     let receiver = Receiver::answering(answer);
-    let services = services(&entry(&receiver, "", NTFY));
-    assert!(matches!(refused(&services).await, DeliverError::Transient { .. }));
-    assert!(matches!(refused(&services).await, DeliverError::Paced { .. }));
-    assert_eq!(receiver.wait_for(1).len(), 1);
+    // With a rate, and without one.
+    for (number, service) in [NTFY, "service = 'webhook'"].into_iter().enumerate() {
+        let services = services(&entry(&receiver, "", service));
+        assert!(matches!(refused(&services).await, DeliverError::Transient { .. }));
+        assert!(matches!(refused(&services).await, DeliverError::Paced { .. }));
+        assert_eq!(receiver.wait_for(number + 1).len(), number + 1);
+    }
 }
 
 #[tokio::test]

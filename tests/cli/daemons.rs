@@ -139,6 +139,13 @@ fn the_log_is_text_or_json_and_as_much_as_asked_for() {
     assert_eq!(field("agent started", "node"), "web1");
     assert_eq!(field("not connected to the broker; trying on", "broker"), url.as_str());
 
+    // The last word is as the others are.
+    let ended =
+        finish(&mut evenkeel(&["agent", "--config=/nowhere/agent.toml", "--log-format=json"]));
+    let word: serde_json::Value = serde_json::from_str(&ended.err).expect("a JSON object");
+    assert_eq!((ended.code, &word["message"]), (1, &"evenkeel ends".into()));
+    assert!(word["why"].as_str().is_some_and(|why| why.contains("/nowhere/agent.toml")), "{word}");
+
     let mut quiet = Daemon::agent(&url, &[], "off");
     eventually("it has its memory", || {
         quiet.folder.path().join("s/memory.a").exists().then_some(())

@@ -12,6 +12,10 @@ fn a_rollout_is_told_in_lines_with_fields() {
     let mut command = scene.controller_command();
     command.args(["--log-format", "json"]);
     scene.controller = Some(scene.spawn("json", &mut command));
+    scene.agent("web1").kill();
+    let mut command = scene.agent_command("web1");
+    let agent = scene.spawn("json-web1", command.args(["--log-format", "json"]));
+    scene.agents.insert("web1".to_owned(), agent);
     scene.converged("alfa", "1");
     scene.write_cluster("alfa", "revision = \"2\"");
     scene.converged("alfa", "2");
@@ -52,4 +56,14 @@ fn a_rollout_is_told_in_lines_with_fields() {
         assert_eq!(&line["epoch"], epoch, "{line:#?}");
     }
     assert!(lines.iter().all(|line| line["target"].is_string() && line["level"].is_string()));
+
+    let lines = scene.logged("json-web1", "assignment accepted");
+    assert!(!lines.is_empty());
+    for line in lines.iter().map(|line| parse(line)) {
+        assert_eq!((&line["app"], &line["span"]["node"]), (&"shop".into(), &"web1".into()));
+        assert!(line["epoch"].is_u64() && line["generation"].is_u64(), "{line:#?}");
+        assert!(line["controller"].is_string(), "{line:#?}");
+    }
+    let ended = scene.logged("json-web1", "upgrade succeeded");
+    assert!(ended.iter().any(|line| &parse(line)["rollout"] == rollout), "{ended:#?}");
 }

@@ -342,7 +342,7 @@ impl App {
     /// Whether a cause has lasted for long enough to tell somebody.
     pub fn is_ripe(&self, now: Mono, cluster: &ClusterName, cause: Cause) -> bool {
         let since = self.causes.get(&(cluster.clone(), cause));
-        since.is_some_and(|since| since.plus_ms(cause.patience_ms()) <= now)
+        since.is_some_and(|since| ripe_at(*since, cause) <= now)
     }
 
     /// Books the messages that are due; says when the next cause is ripe.
@@ -362,7 +362,7 @@ impl App {
             let mut ripe = BTreeMap::new();
             for (cause, text) in &state.causes {
                 let since = *self.causes.entry((cluster.clone(), *cause)).or_insert(now.mono);
-                let at = since.plus_ms(cause.patience_ms());
+                let at = ripe_at(since, *cause);
                 if at <= now.mono {
                     ripe.insert(*cause, text.clone());
                 } else {
@@ -464,6 +464,11 @@ impl App {
         }
         moved
     }
+}
+
+/// When a cause has lasted for long enough to tell somebody.
+fn ripe_at(since: Mono, cause: Cause) -> Mono {
+    since.plus_ms(cause.patience_ms())
 }
 
 fn had_begun(ledger: Option<&ClusterLedger>, rollout: &RolloutId) -> bool {

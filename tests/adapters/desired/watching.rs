@@ -102,6 +102,15 @@ fn revision(snapshot: &Snapshot) -> String {
     }
 }
 
+/// A directory with the app `shop` at revision 1, in a commit.
+fn committed(subject: &str) -> tempfile::TempDir {
+    let root = directory(&shop("1"));
+    git(root.path(), &["init", "-q", "-b", "main"]);
+    git(root.path(), &["add", "."]);
+    git(root.path(), &["commit", "-q", "-m", subject]);
+    root
+}
+
 fn replace(file: &Path, text: &str) {
     let new = file.with_extension("new");
     fs::write(&new, text).unwrap();
@@ -195,10 +204,7 @@ async fn a_half_written_file_is_mended() {
 
 #[tokio::test]
 async fn a_checkout_of_another_branch() {
-    let root = directory(&shop("1"));
-    git(root.path(), &["init", "-q", "-b", "main"]);
-    git(root.path(), &["add", "."]);
-    git(root.path(), &["commit", "-q", "-m", "One"]);
+    let root = committed("One");
     git(root.path(), &["checkout", "-q", "-b", "next"]);
     write_files(root.path(), &shop("2"));
     write_files(
@@ -235,10 +241,7 @@ async fn a_checkout_of_another_branch() {
 /// Git lets go of its lock when the files are in place, and only then says which commit they are of.
 #[tokio::test]
 async fn what_is_pulled_comes_with_its_commit() {
-    let root = directory(&shop("1"));
-    git(root.path(), &["init", "-q", "-b", "main"]);
-    git(root.path(), &["add", "."]);
-    git(root.path(), &["commit", "-q", "-m", "1"]);
+    let root = committed("1");
     let clone = tempfile::tempdir().unwrap();
     let (from, to) = (root.path().to_str().unwrap(), clone.path().to_str().unwrap());
     git(root.path(), &["clone", "-q", from, to]);
@@ -262,10 +265,7 @@ async fn what_is_pulled_comes_with_its_commit() {
 /// Nor does it wait for a commit that does not come.
 #[tokio::test]
 async fn what_is_staged_is_seen_without_a_commit() {
-    let root = directory(&shop("1"));
-    git(root.path(), &["init", "-q", "-b", "main"]);
-    git(root.path(), &["add", "."]);
-    git(root.path(), &["commit", "-q", "-m", "One"]);
+    let root = committed("One");
     let mut scene = Scene::of(root).await;
     write_files(scene.root.path(), &shop("2"));
     git(scene.root.path(), &["add", "."]);

@@ -62,6 +62,10 @@ async fn a_row_can_read_a_status_its_own_way() {
     let receiver = Receiver::answering(Answer::status(406, "limit"));
     let services = services(&entry(&receiver, "", super::PROWL));
     assert!(matches!(refused(&services).await, DeliverError::Transient { .. }));
+    // Pushover's monthly quota.
+    let receiver = Receiver::answering(Answer::status(429, "quota"));
+    let services = super::services(&entry(&receiver, "", super::PUSHOVER));
+    assert!(matches!(refused(&services).await, DeliverError::Terminal { .. }));
 }
 
 #[tokio::test]
