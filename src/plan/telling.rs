@@ -139,11 +139,6 @@ impl Telling<'_> {
         if !policy.on.contains(&kind) || policy.recipients.is_empty() {
             return key;
         }
-        while ledger.messages.len() >= MESSAGES_MAX {
-            let least = ledger.messages.values().min_by_key(|m| (m.priority, m.at, &m.key));
-            let Some(least) = least.map(|message| message.key.clone()) else { break };
-            ledger.messages.remove(&least);
-        }
         let message = Message {
             key: key.clone(),
             app: self.app.clone(),
@@ -163,6 +158,11 @@ impl Telling<'_> {
             at: self.wall,
         };
         ledger.messages.insert(key.clone(), message);
+        while ledger.messages.len() > MESSAGES_MAX {
+            let least = ledger.messages.values().min_by_key(|m| (m.priority, m.at, &m.key));
+            let Some(least) = least.map(|message| message.key.clone()) else { break };
+            ledger.messages.remove(&least);
+        }
         key
     }
 

@@ -79,9 +79,8 @@ on_both_brokers! {
         }
         assert_eq!(scene.admin("lb1", "web3"), 1);
         scene.told(&["shop/alfa: nodes failed"]);
-        let node = scene.view().and_then(|view| view.nodes.into_iter().find(|(name, _)| name.as_str() == "web3"));
-        let part = node.and_then(|(_, node)| node.apps.into_values().next()).expect("web3");
-        assert_eq!(part.last_output.as_deref().map(str::trim), Some("no space left"));
+        let wrote = scene.part("web3").and_then(|part| part.last_output);
+        assert_eq!(wrote.as_deref().map(str::trim), Some("no space left"));
         // A retry grants fresh attempts.
         scene.remove("web3", "fail");
         scene.write_cluster("alfa", "revision = \"2\"\nretry = \"disk was full\"");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::parts::receiver::Answer;
+use crate::parts::receiver::{Answer, Request};
 use crate::scene::{Broker, Plot, Scene};
 
 /// The messages that a notification server has asked the service to take.
@@ -17,19 +17,19 @@ fn keys(scene: &Scene, server: &str) -> BTreeSet<String> {
 on_both_brokers! {
     /// The service takes nothing from the one, which dies with what it was handed.
     fn a_server_dies_with_a_message(broker) {
-        let answers = |request: &crate::parts::receiver::Request| match request.path.as_str() {
+        let answers = |request: &Request| match request.path.as_str() {
             "/notify1" => Answer::Silence,
             _ => Answer::status(200, ""),
         };
         let plot = Plot { clusters: vec![("alfa", 2)], answers, ..Plot::new(broker) };
         let mut scene = plot.start();
         scene.converged("alfa", "1");
-        for revision in 2..20 {
-            let revision = revision.to_string();
+        for messages in 1..20 {
+            let revision = format!("{}", messages + 1);
             scene.write_cluster("alfa", &format!("revision = {revision:?}"));
             scene.converged("alfa", &revision);
             scene.wait_for("the message is on its way", |scene| {
-                keys(scene, "/notify1").len() + keys(scene, "/notify2").len() + 1 >= revision.parse().expect("a number")
+                keys(scene, "/notify1").len() + keys(scene, "/notify2").len() >= messages
             });
             if !keys(&scene, "/notify1").is_empty() {
                 break;
@@ -66,7 +66,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn a_token_is_shown_nowhere() {
     const TOKEN: &str = "tk_9fQ2vL7xW3";
-    let answers = |request: &crate::parts::receiver::Request| {
+    let answers = |request: &Request| {
         Answer::status(403, &format!("no right for {}", request.header("authorization")))
     };
     let plot = Plot {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use evenkeel::controller::view::{ClusterView, View};
+use evenkeel::controller::view::{ClusterView, NodeAppView, View};
 use evenkeel::model::{AppName, ClusterName, Event, NodeName};
 use evenkeel::plan::Phase;
 
@@ -91,13 +91,16 @@ impl Scene {
         serde_json::from_str(&body).expect("events")
     }
 
-    /// Why nothing, or what, is done about a node.
-    pub fn reason(&self, node: &str) -> String {
+    /// A node's part in the app.
+    pub fn part(&self, node: &str) -> Option<NodeAppView> {
         let name = NodeName::new(node).expect("a name");
         let app = AppName::new("shop").expect("a name");
-        self.view()
-            .and_then(|view| Some(view.nodes.get(&name)?.apps.get(&app)?.reason.clone()))
-            .unwrap_or_default()
+        self.view()?.nodes.get(&name)?.apps.get(&app).cloned()
+    }
+
+    /// Why nothing, or what, is done about a node.
+    pub fn reason(&self, node: &str) -> String {
+        self.part(node).map(|part| part.reason).unwrap_or_default()
     }
 
     /// Waits until the cluster has converged on `revision`.

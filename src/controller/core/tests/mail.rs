@@ -75,6 +75,21 @@ fn a_bad_receipt_moves_it() {
 }
 
 #[test]
+fn where_too_many_wait_the_least_urgent_gives_way() {
+    let mut bench = Bench::up(at("1"));
+    let app = bench.core.apps.get_mut(&shop()).unwrap();
+    let ledger = app.ledgers.get_mut(&alfa()).unwrap();
+    ledger.messages.extend((0..100).map(|number| message(&format!("shop.alfa.old.{number}"))));
+    let urgent = ledger.messages.clone();
+    // That it is at 2 is less urgent than any of them, and younger.
+    bench.step(at("2"));
+    bench.settle();
+    let ledger = &bench.core.apps[&shop()].ledgers[&alfa()];
+    assert_eq!(ledger.converged.as_ref().unwrap().revision.as_str(), "2");
+    assert_eq!(ledger.messages, urgent);
+}
+
+#[test]
 fn messages_that_come_one_at_a_time_are_shared() {
     let (mut bench, server, key) = with_message();
     let mut served = BTreeSet::from([server.clone()]);
