@@ -369,7 +369,9 @@ impl Driver {
         let (topic, payload) = match publication {
             Publication::Alive(alive) => (Topic::Alive(self.node.clone()), encode(alive)),
             Publication::Report(report) => (Topic::Report(self.node.clone()), encode(report)),
-            Publication::Receipt(receipt) => (Topic::Receipt(receipt.key.clone()), encode(receipt)),
+            Publication::Receipt(receipt) => {
+                (Topic::Receipt(self.node.clone(), receipt.key.clone()), encode(receipt))
+            }
         };
         match payload {
             Ok(payload) => unsent("document", self.session.publish(&topic, payload, true)),

@@ -100,7 +100,7 @@ pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
             let node = node.clone();
             one(payload, |mailbox| Document::Mailbox(node, mailbox))
         }
-        Topic::Receipt(_) => one(payload, Document::Receipt),
+        Topic::Receipt(..) => one(payload, Document::Receipt),
         Topic::Marker(_) | Topic::NodeMarker(_) => {
             wire::decode_marker(payload).map(|marker| marker.map(Document::Marker))
         }
@@ -133,7 +133,7 @@ fn about(document: &Document) -> Option<Topic> {
         Document::Alive(alive) => Topic::Alive(alive.node.clone()),
         Document::Report(report) => Topic::Report(report.node.clone()),
         Document::Assignment(a) => Topic::Assignment(a.node.clone(), a.app.clone()),
-        Document::Receipt(receipt) => Topic::Receipt(receipt.key.clone()),
+        Document::Receipt(receipt) => Topic::Receipt(receipt.node.clone(), receipt.key.clone()),
         Document::Ledger(..)
         | Document::Mailbox(..)
         | Document::Marker(_)

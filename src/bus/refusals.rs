@@ -20,21 +20,19 @@ enum Sender {
     Node(NodeName),
     /// This controller, or, where none is named, whichever leads.
     Controller(Option<ControllerId>),
-    /// A notification server.
-    NotificationServer,
 }
 
 impl Sender {
     fn on(topic: &Topic) -> Sender {
         match topic {
-            Topic::Alive(node) | Topic::Report(node) | Topic::NodeMarker(node) => {
-                Self::Node(node.clone())
-            }
+            Topic::Alive(node)
+            | Topic::Report(node)
+            | Topic::NodeMarker(node)
+            | Topic::Receipt(node, _) => Self::Node(node.clone()),
             Topic::Controller(id) | Topic::Marker(id) => Self::Controller(Some(id.clone())),
             Topic::Leader(_) | Topic::Assignment(..) | Topic::Status(..) | Topic::Mailbox(_) => {
                 Self::Controller(None)
             }
-            Topic::Receipt(_) => Self::NotificationServer,
         }
     }
 }
@@ -91,8 +89,8 @@ mod tests {
             (Topic::Assignment(node("web1"), app()), true),
             (Topic::Leader(app()), false),
             (Topic::Controller(ControllerId::new("c1").unwrap()), true),
-            (Topic::Receipt(MessageKey("a".into())), true),
-            (Topic::Receipt(MessageKey("b".into())), false),
+            (Topic::Receipt(node("push1"), MessageKey("a".into())), true),
+            (Topic::Receipt(node("push1"), MessageKey("b".into())), false),
         ] {
             assert_eq!(refusals.is_first(&topic), first, "{topic:?}");
         }

@@ -25,8 +25,8 @@ pub enum Topic {
     Status(AppName, ClusterName),
     /// `notify/<node>`: a [`Mailbox`](crate::model::Mailbox), from the controller.
     Mailbox(NodeName),
-    /// `receipts/<key>`: a [`Receipt`](crate::model::Receipt), from a notification server.
-    Receipt(MessageKey),
+    /// `receipts/<node>/<key>`: a [`Receipt`](crate::model::Receipt), from a notification server.
+    Receipt(NodeName, MessageKey),
     /// `marker/<controller id>`: what a controller says to itself, not retained, to learn that
     /// everything retained before it has arrived.
     Marker(ControllerId),
@@ -106,7 +106,10 @@ impl Topic {
                 Self::Status(AppName::new(app).ok()?, ClusterName::new(cluster).ok()?)
             }
             ["notify", node] => Self::Mailbox(NodeName::new(node).ok()?),
-            ["receipts", key] => Self::Receipt(MessageKey::try_from((*key).to_owned()).ok()?),
+            ["receipts", node, key] => {
+                let key = MessageKey::try_from((*key).to_owned()).ok()?;
+                Self::Receipt(NodeName::new(node).ok()?, key)
+            }
             ["marker", id] => Self::Marker(ControllerId::new(id).ok()?),
             _ => return None,
         })
@@ -124,7 +127,7 @@ impl fmt::Display for Topic {
             Self::Assignment(node, app) => write!(f, "nodes/{node}/assignment/{app}"),
             Self::Status(app, cluster) => write!(f, "status/{app}/{cluster}"),
             Self::Mailbox(node) => write!(f, "notify/{node}"),
-            Self::Receipt(key) => write!(f, "receipts/{key}"),
+            Self::Receipt(node, key) => write!(f, "receipts/{node}/{key}"),
             Self::Marker(id) => write!(f, "marker/{id}"),
             Self::NodeMarker(node) => write!(f, "nodes/{node}/marker"),
         }
@@ -143,7 +146,7 @@ impl Filter {
             Self::NodeAssignments(node) => &format!("nodes/{node}/assignment/+"),
             Self::AllStatus => "status/+/+",
             Self::AllMailboxes => "notify/+",
-            Self::AllReceipts => "receipts/+",
+            Self::AllReceipts => "receipts/+/+",
             Self::One(topic) => return topic.on(fleet),
         };
         format!("{ROOT}/{fleet}/{path}")
@@ -178,8 +181,8 @@ mod tests {
             ),
             (Topic::Mailbox(node()), "evenkeel/prod/notify/web-1.example.org"),
             (
-                Topic::Receipt(MessageKey("shop.alfa.ab12.completed.3".into())),
-                "evenkeel/prod/receipts/shop.alfa.ab12.completed.3",
+                Topic::Receipt(node(), MessageKey("shop.alfa.ab12.completed.3".into())),
+                "evenkeel/prod/receipts/web-1.example.org/shop.alfa.ab12.completed.3",
             ),
             (Topic::Marker(id()), "evenkeel/prod/marker/c1-2"),
             (Topic::NodeMarker(node()), "evenkeel/prod/nodes/web-1.example.org/marker"),
@@ -191,7 +194,7 @@ mod tests {
 
     #[test]
     fn hostile_topics_are_refused() {
-        let long = format!("evenkeel/prod/receipts/{}", "k".repeat(513));
+        let long = format!("evenkeel/prod/receipts/a/{}", "k".repeat(513));
         let deep = "/".repeat(65_535);
         for text in [
             "",
@@ -207,9 +210,10 @@ mod tests {
             "evenkeel/prod/nodes/web1/assignment",
             "evenkeel/prod/nodes//alive",
             "evenkeel/prod/nodes/+/alive",
-            "evenkeel/prod/receipts/#",
-            "evenkeel/prod/receipts/a\0b",
-            "evenkeel/prod/receipts/ключ",
+            "evenkeel/prod/receipts/a",
+            "evenkeel/prod/receipts/a/#",
+            "evenkeel/prod/receipts/a/a\0b",
+            "evenkeel/prod/receipts/a/ключ",
             "$SYS/broker/uptime",
             &long,
             &deep,

@@ -53,8 +53,8 @@ pub(super) struct Known {
     pub attempts: BTreeMap<(NodeName, Tried), u32>,
     /// The cluster that each node was last tried for.
     tried_for: BTreeMap<NodeName, ClusterName>,
-    /// The batch that each permit was given under: files may declare a smaller one since.
-    batches: BTreeMap<NodeName, usize>,
+    /// The batch and the tries that each permit was given under: files may declare fewer since.
+    given_under: BTreeMap<NodeName, (usize, u32)>,
     /// The target of a cluster when a node was last taken out for it, or permitted.
     pub aimed: BTreeMap<ClusterName, Revision>,
     /// Something has changed since it was last looked who has converged.
@@ -79,6 +79,8 @@ pub(super) struct Server {
     pub by: By,
     /// We keep it out; with what was there before.
     pub ours: Option<crate::model::AdminBits>,
+    /// A reload has lost what somebody had set: what we set since may be in their place.
+    pub for_them: bool,
     /// We kept it out when last somebody did: what a state file brings back.
     pub once_ours: Option<crate::model::AdminBits>,
 }
@@ -121,7 +123,7 @@ impl Known {
             upgrading: BTreeMap::new(),
             attempts: BTreeMap::new(),
             tried_for: BTreeMap::new(),
-            batches: BTreeMap::new(),
+            given_under: BTreeMap::new(),
             aimed: BTreeMap::new(),
             changed: false,
             clock: 0,
@@ -259,8 +261,9 @@ impl Known {
     /// An attempt is permitted, while the batch is `batch`.
     pub(super) fn permits(&mut self, node: &NodeName, rollout: &RolloutId, batch: usize) {
         self.begun.insert(rollout.clone());
-        self.batches.insert(node.clone(), batch);
         let Some(cluster) = self.cluster_of(node) else { return };
+        let tries = self.settings(&cluster).map_or(u32::MAX, |s| s.rollout.tries);
+        self.given_under.insert(node.clone(), (batch, tries));
         self.aim(&cluster);
         self.act_in(cluster);
     }
@@ -284,8 +287,15 @@ impl Known {
 
     /// The largest batch under which something was permitted that is under way.
     pub(super) fn batch_under_way(&self) -> usize {
-        let given = self.upgrading.keys().filter_map(|node| self.batches.get(node));
-        given.copied().max().unwrap_or(usize::MAX)
+        let given = self.upgrading.keys().filter_map(|node| self.given_under.get(node));
+        given.map(|(batch, _)| *batch).max().unwrap_or(usize::MAX)
+    }
+
+    /// How many attempts are allowed on a node: as many as when the last one was permitted, if files say fewer since.
+    pub(super) fn tries_allowed(&self, node: &NodeName) -> u32 {
+        let settings = self.cluster_of(node).and_then(|cluster| self.settings(&cluster));
+        let then = self.given_under.get(node).map_or(0, |(_, tries)| *tries);
+        settings.map_or(u32::MAX, |settings| settings.rollout.tries.max(then))
     }
 
     /// Whoever commands has lost all memory of what was tried and told.

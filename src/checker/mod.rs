@@ -18,7 +18,7 @@ use std::fmt;
 
 pub use fact::{By, Fact, Tale};
 
-use crate::model::{AppName, BackendName, NodeName, ServerName};
+use crate::model::{AdminBits, AppName, BackendName, NodeName, ServerName};
 use known::Known;
 use told::Told;
 
@@ -160,10 +160,16 @@ impl Checker {
         self.breaches.len() - before
     }
 
-    /// Whether it is us who keep a server out, in truth, whatever anybody believes.
+    /// Whether it is us alone who keep a server out, in truth, whatever anybody believes: nobody else did before us,
+    /// nor may we do it in somebody's place.
     pub fn is_ours(&self, lb: &NodeName, backend: &BackendName, server: &ServerName) -> bool {
         let spot = (lb.clone(), backend.clone(), server.clone());
-        self.known.servers.get(&spot).is_some_and(|server| server.ours.is_some())
+        self.known.servers.get(&spot).is_some_and(|server| {
+            let adds = |before: AdminBits| {
+                !before.is_out() && (server.seen.admin.is_out() || before.is_clear())
+            };
+            !server.for_them && server.ours.is_some_and(adds)
+        })
     }
 
     /// Everything that broke until now.

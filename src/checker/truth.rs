@@ -23,7 +23,21 @@ impl Checker {
         let once_ours = before.as_ref().and_then(|before| before.once_ours);
         let once_ours = if by_a_hand { ours } else { ours.or(once_ours) };
         let by_whom = same.map_or(by, |before| before.by);
-        let now = Server { seen: seen.clone(), by: by_whom, ours, once_ours };
+        // What a reload has lost of theirs, we may set again in their place, unless it is asked out anew.
+        let lost = |before: &Server| match by {
+            By::Reload => {
+                let was_theirs = before.ours.is_none() && before.seen.admin.is_forced_maintenance();
+                was_theirs || before.for_them
+            }
+            By::Us => {
+                let anew = self.known.taking_out.contains(&spot);
+                before.for_them && seen.admin.is_out() && !anew
+            }
+            By::Itself => before.for_them,
+            By::Hand => false,
+        };
+        let for_them = before.as_ref().is_some_and(lost);
+        let now = Server { seen: seen.clone(), by: by_whom, ours, once_ours, for_them };
         self.known.servers.insert(spot.clone(), now);
         let node = self.known.node_of(backend, name);
         let was_out = before.as_ref().is_some_and(|b| b.seen.admin.is_out());
@@ -63,10 +77,10 @@ impl Checker {
         let (lb, backend, name) = spot;
         let admin = before.map_or(AdminBits(0), |before| before.seen.admin);
         let forced = |bits: AdminBits| bits.is_forced_maintenance();
+        let configured = |bits: AdminBits| bits.0 & AdminBits::CONFIGURED != 0;
         // What a hand or a reload has lifted is ours for as long as it is asked out.
-        let lasts = forced(admin)
-            || admin.is_drain()
-            || self.known.order(lb, backend, name) == Some(Order::Out);
+        let asked_out = self.known.order(lb, backend, name) == Some(Order::Out);
+        let lasts = forced(admin) || admin.is_drain() || asked_out;
         let ours = before.and_then(|before| before.ours).filter(|_| lasts);
         if admin == seen.admin {
             return ours;
@@ -82,8 +96,8 @@ impl Checker {
             // as ours does.
             By::Hand if forced(seen.admin) => return ours,
             By::Hand => return ours.map(|_| seen.admin),
-            // A state file may be older than the end of our maintenance.
-            By::Reload if ours.is_none() && forced(seen.admin) => {
+            // A state file may be older than the end of our maintenance. What the configuration disables is nobody's.
+            By::Reload if ours.is_none() && forced(seen.admin) && !configured(seen.admin) => {
                 return before.and_then(|before| before.once_ours);
             }
             // A reload without the state file loses what somebody had set, and nobody may have seen that.
@@ -139,9 +153,7 @@ impl Checker {
         let clock = self.known.tick();
         self.known.services.entry(node.clone()).or_default().touched = clock;
         let made = self.known.tries(node, &tried);
-        let cluster = self.known.cluster_of(node);
-        let settings = cluster.as_ref().and_then(|cluster| self.known.settings(cluster));
-        let tries = settings.map_or(u32::MAX, |settings| settings.rollout.tries);
+        let tries = self.known.tries_allowed(node);
         if made > tries || attempt > tries {
             let forbidden_by = format!("it is the {made}. one, and {tries} are allowed");
             self.breach(Invariant::TriesBounded, node, &happened, forbidden_by);

@@ -444,8 +444,8 @@ impl Driver {
                 self.put(&topic, connection.to_string().into_bytes(), false);
                 Ok(())
             }
-            Publication::Receipted(_, key) => {
-                self.put(&Topic::Receipt(key.clone()), Vec::new(), true);
+            Publication::Receipted(_, node, key) => {
+                self.put(&Topic::Receipt(node.clone(), key.clone()), Vec::new(), true);
                 Ok(())
             }
             Publication::Nothing(topic) => {

@@ -179,7 +179,7 @@ pub struct Mailbox {
     pub messages: BTreeMap<MessageKey, Message>,
 }
 
-/// The document at `receipts/<key>`: what became of a message. Retained until the ledger has it.
+/// The document at `receipts/<node>/<key>`: what became of a message at one server. Retained until the ledger has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {

@@ -192,7 +192,7 @@ impl Fleet {
                 self.alive.insert(node, decode(payload).unwrap().unwrap());
             }
             Topic::Marker(_) => self.listens = true,
-            Topic::Receipt(key) => {
+            Topic::Receipt(_, key) => {
                 self.receipts.insert(key, decode(payload).unwrap().unwrap());
             }
             _ => {}

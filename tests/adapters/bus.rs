@@ -401,7 +401,7 @@ async fn topics_of_others_are_counted_and_passed_over(site: Site) {
     watcher.list(Filter::AllReceipts).await;
     let stranger = Client::open(&site, "stranger").await;
     // `+` takes any level, also what is no key of ours.
-    let odd = Topic::Receipt(MessageKey("$x y".into()));
+    let odd = Topic::Receipt(node("push1"), MessageKey("$x y".into()));
     stranger.handle.publish(&odd, "?", false).unwrap();
     stranger.publish(&report("web1"), "1");
     assert_eq!(watcher.message().await, (report("web1"), "1".into(), false));

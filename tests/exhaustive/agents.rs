@@ -44,8 +44,8 @@ pub struct Agent {
     pub again: bool,
     /// Attempts that did not succeed, in truth.
     pub failed: BTreeMap<Revision, u32>,
-    /// What it ran when its checks were not OK in time.
-    pub unsettled: BTreeSet<Revision>,
+    /// What it ran when its checks were not OK in time; and whether they have not been since.
+    pub unsettled: BTreeMap<Revision, bool>,
     pub haproxy: Option<Haproxy>,
     /// What HAProxy is being asked to do.
     pub asked: Option<Question>,
@@ -139,7 +139,7 @@ impl Agent {
             checks: BTreeSet::new(),
             again: false,
             failed: BTreeMap::new(),
-            unsettled: BTreeSet::new(),
+            unsettled: BTreeMap::new(),
             haproxy: None,
             asked: None,
             read: None,
@@ -446,6 +446,12 @@ impl State {
         let agent = self.agent(web);
         let Some((run, check)) = agent.checks.pop_first() else { return false };
         agent.again = !ok;
+        if ok
+            && agent.checks.is_empty()
+            && let Some(still) = agent.runs.as_ref().and_then(|r| agent.unsettled.get_mut(r))
+        {
+            *still = false;
+        }
         let status = if ok { CheckStatus::Ok } else { CheckStatus::Critical };
         let (text, performance) = (String::new(), String::new());
         let result = CheckResult { status, text, performance, took_ms: 0 };
@@ -457,7 +463,7 @@ impl State {
     pub fn check_again(&mut self, web: &NodeName) {
         let agent = self.agent(web);
         agent.again = false;
-        agent.unsettled.extend(agent.runs.clone());
+        agent.unsettled.extend(agent.runs.clone().map(|runs| (runs, true)));
         for _ in 0..5 {
             self.tick_at_next(web);
             if !self.agents[web].checks.is_empty() {
@@ -471,7 +477,7 @@ impl State {
         let agent = self.agent(name);
         agent.clock_ms += BEAT_MS;
         if !agent.checks.is_empty() {
-            agent.unsettled.extend(agent.runs.clone());
+            agent.unsettled.extend(agent.runs.clone().map(|runs| (runs, true)));
         }
         self.tell(name, vec![Event::Tick], None);
     }

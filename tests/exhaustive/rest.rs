@@ -11,7 +11,7 @@ use evenkeel::model::*;
 use evenkeel::plan::Phase;
 
 use crate::model::{Action, after, expected, has_converged};
-use crate::plot::server;
+use crate::plot::{Kind, server};
 use crate::state::State;
 
 /// Steps in which everything that can be under way has come to its end, with every try and every timeout.
@@ -101,7 +101,13 @@ fn is_true(state: &State, web: &NodeName, of: &ClusterName, decision: &Decision)
     let failed = |name: &NodeName| {
         let (agent, target) = (&state.agents[name], &settings.revision);
         agent.failed.get(target).is_some_and(|times| *times >= settings.rollout.tries)
-            || agent.unsettled.contains(target)
+            || agent.unsettled.get(target) == Some(&true)
+    };
+    // Where it is rolled back, it stays so, whatever the checks say later.
+    let rolls_back = settings.rollout.on_failure == OnFailure::Rollback;
+    let has_failed = |name: &NodeName| {
+        let unsettled = &state.agents[name].unsettled;
+        failed(name) || (rolls_back && unsettled.contains_key(&settings.revision))
     };
     let siblings = || members.iter().filter(|(_, cluster)| **cluster == of).map(|(name, _)| *name);
     let is_late = |other: &ClusterName| {
@@ -113,7 +119,7 @@ fn is_true(state: &State, web: &NodeName, of: &ClusterName, decision: &Decision)
     match decision {
         Decision::Done(Done::InService { revision }) => {
             let excused =
-                settings.paused || siblings().any(failed) || settings.after.iter().any(is_late);
+                settings.paused || siblings().any(has_failed) || settings.after.iter().any(is_late);
             state.agents[web].runs.as_ref() == Some(revision)
                 && state.plot.balancers.iter().all(|lb| is_ready(state, lb, web))
                 && (*revision == settings.revision || excused)
@@ -121,11 +127,12 @@ fn is_true(state: &State, web: &NodeName, of: &ClusterName, decision: &Decision)
         Decision::Done(Done::Held) => settings.hold.contains(web) && is_out(),
         Decision::Blocked(Blocked::Paused) => settings.paused,
         Decision::Blocked(Blocked::Failed { .. }) => failed(web) && is_out(),
-        Decision::Blocked(Blocked::Rejected { .. }) => siblings().any(failed),
+        Decision::Blocked(Blocked::Rejected { .. }) => siblings().any(has_failed),
         Decision::Blocked(Blocked::ForeignMaintenance { lb, .. }) => {
             let backend = settings.load_balancer.as_ref().map(|balancing| &balancing.backend);
             let ours = backend.is_some_and(|of| state.checker.is_ours(lb, of, &server(web)));
-            !state.agents[lb].bits(web).is_clear() && !ours
+            let hands = state.plot.kinds.contains(&Kind::Hand);
+            hands && !state.agents[lb].bits(web).is_clear() && !ours
         }
         Decision::Blocked(Blocked::Floor { lb, floor, .. }) => {
             let ready = members.keys().filter(|web| is_ready(state, lb, web)).count();

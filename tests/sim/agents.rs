@@ -176,6 +176,7 @@ impl World {
         if blank && self.broker.memory().get(&topic) != agent.told.as_ref() {
             self.trace.line(self.now_ms, &format!("what {name} had tried is forgotten"));
             self.fact(Fact::TriesLost { node: name.clone() });
+            self.disowned.insert(name.clone());
         }
     }
 
@@ -213,8 +214,9 @@ impl World {
             return;
         }
         // What it does now, it may do too late for anybody to have waited for it.
-        self.receipts_lost_ms = self.now_ms + LATE_MS;
+        self.receipts_lost(&Client::Node(name.clone()), self.now_ms + LATE_MS);
         // What came meanwhile is taken in together, as the driver does.
+        let agent = self.agents.get_mut(name).expect("an agent");
         let mut events = std::mem::take(&mut agent.backlog);
         events.push(Event::Tick);
         self.tell_all(name, events);
@@ -328,7 +330,8 @@ impl World {
                     self.put(&client, &Topic::Report(name.clone()), payload, true);
                 }
                 Publication::Receipt(receipt) => {
-                    self.publish(&client, &Topic::Receipt(receipt.key.clone()), &receipt);
+                    let topic = Topic::Receipt(name.clone(), receipt.key.clone());
+                    self.publish(&client, &topic, &receipt);
                 }
             },
             Effect::Persist { token, memory } => {
@@ -337,7 +340,7 @@ impl World {
                 let event = match written {
                     Ok(()) => Event::Persisted { token },
                     Err(error) => {
-                        self.receipts_lost_ms = self.receipts_lost_ms.max(self.now_ms);
+                        self.receipts_lost(&client, self.now_ms);
                         Event::PersistFailed { token, error }
                     }
                 };
@@ -495,18 +498,24 @@ impl World {
         } else {
             let place = (key.clone(), recipient.clone());
             let untold = agent.frozen.is_some() || agent.link.is_none() || !self.broker_up;
+            let itself = Client::Node(name.clone());
             if self.network.slow_ms > 0 || untold {
-                self.receipts_lost_ms = self.receipts_lost_ms.max(self.now_ms + LATE_MS);
+                self.receipts_lost(&itself, self.now_ms + LATE_MS);
             }
             let mailbox = Topic::Mailbox(name.clone()).on(&Self::fleet());
             let is_its = |mailbox: &Arc<[u8]>| String::from_utf8_lossy(mailbox).contains(&key.0);
             if !self.broker.memory().get(&mailbox).is_some_and(is_its) {
                 self.overtaken.insert(key.clone());
             }
-            if let Some(before_ms) = self.delivered.insert(place, self.now_ms)
-                && (self.receipts_lost_ms >= before_ms || self.overtaken.contains(&key))
+            if let Some((before_ms, other)) =
+                self.delivered.insert(place, (self.now_ms, name.clone()))
             {
-                self.fact(Fact::ToldAgain { key: key.clone() });
+                let lost = [Client::Controller, Client::Node(other), itself]
+                    .iter()
+                    .any(|client| self.may_lack_receipt(client, before_ms));
+                if lost || self.overtaken.contains(&key) {
+                    self.fact(Fact::ToldAgain { key: key.clone() });
+                }
             }
             self.trace.line(self.now_ms, &format!("{recipient} reads: {}", message.title));
             let sequence = key.0.rsplit('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);

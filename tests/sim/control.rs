@@ -43,6 +43,11 @@ pub struct Controller {
 }
 
 impl Controller {
+    /// It has the ledger, in its memory or on its disk.
+    pub fn remembers(&self) -> bool {
+        !self.blank && !self.disk.is_lost()
+    }
+
     pub fn next_connection(&mut self) -> (u64, Will) {
         self.connections += 1;
         let setup = self.setup.as_ref().expect("it runs");
@@ -218,6 +223,12 @@ impl World {
         let mut resigned = false;
         for (at, effect) in effects.into_iter().enumerate() {
             if at == dies_at {
+                if let Effect::Keep(file) = effect
+                    && self.controller.disk.write(&vec![(*file).clone()]).is_ok()
+                {
+                    // It dies with its machine, half-way.
+                    self.controller.disk.tear();
+                }
                 break;
             }
             match effect {
@@ -237,11 +248,10 @@ impl World {
                     sent.push(Sent::Publication(publication));
                 }
                 Effect::Keep(file) if not_kept.contains_key(&file.app) => {}
-                Effect::Keep(file) => {
-                    if let Err(error) = self.controller.disk.write(&vec![(*file).clone()]) {
-                        not_kept.insert(file.app.clone(), error);
-                    }
-                }
+                Effect::Keep(file) => match self.controller.disk.write(&vec![(*file).clone()]) {
+                    Ok(()) => self.controller.disk.flushed(),
+                    Err(error) => drop(not_kept.insert(file.app.clone(), error)),
+                },
                 Effect::Log(record) => {
                     if self.trace.is_loud() {
                         let of = record.node.as_ref().map_or("itself", NodeName::as_str);
@@ -288,7 +298,7 @@ impl World {
             return self.after(again_ms, Happening::Start(Client::Controller));
         }
         for (app, error) in not_kept {
-            self.receipts_lost_ms = self.receipts_lost_ms.max(self.now_ms);
+            self.receipts_lost(&Client::Controller, self.now_ms);
             let now = self.controller_now();
             if let Some(core) = &mut self.controller.core {
                 core.step(now, Input::NotKept { app, error });
@@ -324,8 +334,9 @@ impl World {
                 let topic = Topic::Marker(id.clone());
                 self.put(&client, &topic, connection.to_string().into_bytes(), false);
             }
-            Publication::Receipted(_, key) => {
-                self.put(&client, &Topic::Receipt(key.clone()), Vec::new(), true);
+            Publication::Receipted(_, node, key) => {
+                let topic = Topic::Receipt(node.clone(), key.clone());
+                self.put(&client, &topic, Vec::new(), true);
             }
             Publication::Nothing(topic) => self.put(&client, topic, Vec::new(), true),
         }

@@ -10,6 +10,7 @@ use evenkeel::plan::Phase;
 use crate::mutant::Mutant;
 use crate::plot::revision;
 use crate::plugin::Plugin;
+use crate::reason;
 use crate::service::Bad;
 use crate::world::World;
 
@@ -180,6 +181,10 @@ fn at_rest(world: &World, stays: &Stays) -> Option<Breach> {
     if world.now_ms <= world.moved_ms + QUIET_MS {
         return breach("the fleet", format!("it does not come to rest: {reasons:#?}"), "no faults");
     }
+    if let Some((lb, web)) = world.stranded.first() {
+        let what = format!("its maintenance at {lb} is ours, and {lb} does not know that");
+        return breach(web.as_str(), what, "nobody would ever put it back");
+    }
     for (name, cluster) in &app.clusters {
         let members: Vec<&NodeName> =
             world.plot.webs().filter(|web| world.plot.cluster_of(web) == name).collect();
@@ -196,6 +201,12 @@ fn at_rest(world: &World, stays: &Stays) -> Option<Breach> {
         }
     }
     for web in world.plot.webs() {
+        let app = view.nodes.get(web).and_then(|node| node.apps.get(&world.plot.app));
+        let decision = app.and_then(|app| app.decision.as_ref());
+        if !decision.is_some_and(|decision| reason::is_true(world, stays, web, decision)) {
+            let what = format!("it rests ({stays:?}) with {decision:?}");
+            return breach(web.as_str(), what, "that is not so, or nothing to rest with");
+        }
         let whole = in_truth(world, stays, web);
         if let Err(what) = whole {
             let reason = reasons.get(web.as_str()).cloned().unwrap_or_default();
@@ -301,7 +312,8 @@ fn in_truth(world: &World, stays: &Stays, web: &NodeName) -> Result<(), String> 
     let quiet = match stays {
         Stays::Nothing => false,
         Stays::Foreign(_, of) | Stays::Held(of) => of == web,
-        Stays::Dead(_) | Stays::Failing(_) | Stays::Overloaded(_) | Stays::Paused(_) => true,
+        Stays::Dead(of) | Stays::Failing(of) | Stays::Overloaded(of) => of == web,
+        Stays::Paused(cluster) => world.plot.cluster_of(web) == cluster,
     };
     if quiet {
         return Ok(());
@@ -334,11 +346,22 @@ impl World {
         spared || runs == Some(&settings.revision) && self.is_in_service(web)
     }
 
-    fn is_in_service(&self, web: &NodeName) -> bool {
+    pub fn is_in_service(&self, web: &NodeName) -> bool {
+        self.plot.balancers().all(|lb| self.seen(lb, web).is_ready())
+    }
+
+    pub fn is_out(&self, web: &NodeName) -> bool {
+        self.plot.balancers().all(|lb| self.seen(lb, web).admin.is_out())
+    }
+
+    /// Ready servers at a load balancer.
+    pub fn ready(&self, lb: &NodeName) -> usize {
+        self.plot.webs().filter(|web| self.seen(lb, web).is_ready()).count()
+    }
+
+    pub fn seen(&self, lb: &NodeName, web: &NodeName) -> ServerSeen {
         let server = ServerName::new(web.as_str()).expect("a name");
-        self.plot
-            .balancers()
-            .all(|lb| self.agents[lb].haproxy.as_ref().expect("one").seen(&server).is_ready())
+        self.agents[lb].haproxy.as_ref().expect("a HAProxy").seen(&server)
     }
 
     fn kill_for_good(&mut self, name: &NodeName) {

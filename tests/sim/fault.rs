@@ -1,6 +1,6 @@
 //! What goes wrong, by chance, and how it ends.
 
-use evenkeel::bus::Topic;
+use evenkeel::bus::{Topic, encode};
 use evenkeel::checker::By;
 use evenkeel::model::*;
 use evenkeel::plan::ports::SetServer;
@@ -162,7 +162,9 @@ impl World {
             16 | 17 => {
                 let client = Client::Controller;
                 self.kill_controller();
-                if self.rng.u32(0..3) == 0 {
+                // The same, the other way around.
+                let only_copy = self.is_busy() && self.is_forgetful();
+                if self.rng.u32(0..3) == 0 && !only_copy {
                     self.trace.line(self.now_ms, "its disk is lost");
                     self.controller_wiped();
                 }
@@ -203,6 +205,21 @@ impl World {
             }
             _ => self.commit(web),
         }
+    }
+
+    /// A deploy command runs.
+    fn is_busy(&self) -> bool {
+        self.agents.values().any(|agent| agent.service.is_busy())
+    }
+
+    /// The broker does not have all that was asked.
+    fn is_forgetful(&self) -> bool {
+        self.published.iter().any(|(node, assignment)| {
+            let topic = Topic::Assignment(node.clone(), assignment.app.clone());
+            let payload = encode(assignment).expect("an assignment");
+            let shown = self.broker.memory().get(&topic.on(&Self::fleet()));
+            shown.is_none_or(|shown| **shown != *payload)
+        })
     }
 
     /// A load balancer's agent whose last report the broker does not have.
@@ -262,8 +279,8 @@ impl World {
     fn kill_broker(&mut self) {
         let memory = self.broker.memory().clone();
         // An upgrade that its controller and the broker have forgotten, on a node that is not heard: not promised.
-        let busy = self.agents.values().any(|agent| agent.service.is_busy());
-        let memory = match self.rng.u32(if busy { 0..1 } else { 0..3 }) {
+        let only_copy = self.is_busy() && !self.controller.remembers();
+        let memory = match self.rng.u32(if only_copy { 0..1 } else { 0..3 }) {
             0 => memory,
             1 => {
                 self.seen.insert("the broker has lost its memory");
@@ -276,7 +293,7 @@ impl World {
             }
         };
         self.broker_up = false;
-        self.receipts_lost_ms = self.receipts_lost_ms.max(self.now_ms);
+        self.receipts_lost(&Client::Controller, self.now_ms);
         for (client, link) in self.broker.restart(memory) {
             let ms = self.rng.u64(0..20);
             self.after(ms, Happening::Lost { client, link });
@@ -308,12 +325,14 @@ impl World {
         let again = agent.unseen.get(&name).is_some_and(|(before, at_ms)| {
             before.is_forced_maintenance() && self.now_ms - at_ms < LOOK_MS
         });
-        if again && server.admin.is_drain() && AdminBits(bits).is_forced_maintenance() {
+        if again && server.admin.is_drain() && bits & AdminBits::FORCED_MAINTENANCE != 0 {
             return; // it would look as if the first had never been lifted, which is not promised to be seen
         }
-        let before = std::mem::replace(&mut server.admin, AdminBits(bits));
+        // What the configuration says stays.
+        let bits = AdminBits(server.admin.0 & AdminBits::CONFIGURED | bits);
+        let before = std::mem::replace(&mut server.admin, bits);
         agent.unseen.entry(name).or_insert((before, self.now_ms));
-        self.trace.line(self.now_ms, &format!("{web} at {lb} is set to {bits} by hand"));
+        self.trace.line(self.now_ms, &format!("{web} at {lb} is set to {} by hand", bits.0));
         self.tell_servers(lb, By::Hand);
     }
 
@@ -325,7 +344,8 @@ impl World {
             let Some((before, at_ms)) = agent.unseen.remove(server) else { continue };
             if self.now_ms - at_ms < BLIND_MS {
                 // What it has lifted is lifted either way.
-                let before = if before.is_out() { AdminBits(0) } else { before };
+                let configured = AdminBits(before.0 & AdminBits::CONFIGURED);
+                let before = if before.is_out() { configured } else { before };
                 haproxy.servers.get_mut(server).expect("a server").admin = before;
                 self.trace.line(self.now_ms, &format!("{server} at {lb}: nobody saw that hand"));
             }
@@ -368,8 +388,13 @@ impl World {
             _ => {
                 let batch = Share::Count(self.rng.u32(1..=3));
                 let percent = Share::Percent(self.rng.u32(0..=70));
+                let tries = self.rng.u32(1..=3);
+                let (max_failed, max_missing) = (self.rng.u32(0..=1), self.rng.u32(0..=1));
                 for settings in clusters.values_mut() {
                     settings.rollout.batch = batch;
+                    settings.rollout.tries = tries;
+                    settings.rollout.max_failed = max_failed;
+                    settings.rollout.max_missing = max_missing;
                     if let Some(balancing) = &mut settings.load_balancer {
                         balancing.min_ready = percent;
                     }
@@ -438,10 +463,19 @@ impl World {
             for web in webs.iter().filter(|web| Some(*web) != but) {
                 let server = ServerName::new(web.as_str()).expect("a name");
                 let haproxy = self.agents[lb].haproxy.as_ref().expect("one");
-                if haproxy.servers[&server].admin != AdminBits(0) && !self.holds(lb, web) {
-                    self.set_by_hand(lb, web, 0);
-                    lifted = true;
+                let is_clear = haproxy.servers[&server].admin.is_clear();
+                if is_clear || self.holds(lb, web) {
+                    continue;
                 }
+                // What its agent does not know for ours, nobody would ever put back.
+                if self.checker.is_ours(lb, &self.plot.backend, &server)
+                    && !self.disowned.contains(lb)
+                {
+                    self.stranded.insert((lb.clone(), web.clone()));
+                    continue;
+                }
+                self.set_by_hand(lb, web, 0);
+                lifted = true;
             }
         }
         lifted

@@ -20,6 +20,7 @@ mod mutant;
 mod plot;
 mod plugin;
 mod presence;
+mod reason;
 mod service;
 mod trace;
 mod wire;

@@ -8,6 +8,9 @@ use fastrand::Rng;
 /// Most seeds have a fleet that a person can follow; one in this many has a large one.
 const LARGE_ONE_IN: u32 = 40;
 
+/// One load balancer in this many has a server that is disabled in its configuration.
+const DISABLED_ONE_IN: u32 = 12;
+
 /// What a node is.
 #[derive(Debug, Clone)]
 pub enum Role {
@@ -79,7 +82,14 @@ impl Plot {
         for number in 1..=lbs {
             let lb = NodeName::new(format!("lb{number}")).expect("a name");
             let state_file = rng.bool();
-            nodes.insert(lb, Role::Balancer { state_file, disabled: BTreeSet::new() });
+            let servers = nodes.iter().filter(|(_, role)| matches!(role, Role::Web { .. }));
+            let servers: Vec<NodeName> = servers.map(|(name, _)| name.clone()).collect();
+            // A server that its configuration disables is out until a hand sets it ready.
+            let disabled = (rng.u32(0..DISABLED_ONE_IN) == 0).then(|| {
+                ServerName::new(servers[rng.usize(..servers.len())].as_str()).expect("a name")
+            });
+            let disabled = disabled.into_iter().collect();
+            nodes.insert(lb, Role::Balancer { state_file, disabled });
         }
         for number in 1..=2 {
             nodes.insert(NodeName::new(format!("notify{number}")).expect("a name"), Role::Notify);

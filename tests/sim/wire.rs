@@ -119,7 +119,7 @@ impl World {
         if self.link_of(client) != Some(link) {
             return;
         }
-        self.receipts_lost_ms = self.receipts_lost_ms.max(self.now_ms);
+        self.receipts_lost(client, self.now_ms);
         match client {
             Client::Controller => {
                 self.controller.link = None;
@@ -163,7 +163,7 @@ impl World {
             self.rng.u64(0..=slow_ms.max(2))
         };
         self.after(gone_ms, Happening::Gone { client: client.clone(), link });
-        self.receipts_lost_ms = self.receipts_lost_ms.max(self.now_ms);
+        self.receipts_lost(client, self.now_ms);
     }
 
     /// Nothing passes between a client and the broker any more.

@@ -139,12 +139,12 @@ pub struct World {
     pub published: BTreeMap<NodeName, Assignment>,
     /// When the last assignment was made.
     pub moved_ms: u64,
-    /// When something was lost that could make a message come twice.
-    pub receipts_lost_ms: u64,
+    /// When something was last lost on a client's way that could make a message come twice.
+    receipts_lost_ms: BTreeMap<Client, u64>,
     /// Messages that a server delivered after they had been given to another one, for want of its receipt.
     pub overtaken: BTreeSet<MessageKey>,
-    /// Messages that have reached people, and when.
-    pub delivered: BTreeMap<(MessageKey, RecipientName), u64>,
+    /// Messages that have reached people, when, and by whom.
+    pub delivered: BTreeMap<(MessageKey, RecipientName), (u64, NodeName)>,
     /// Lives are counted over all processes.
     pub lives: u64,
     pub jobs: u64,
@@ -153,6 +153,10 @@ pub struct World {
     pub seen: BTreeSet<&'static str>,
     /// Agents that never start again.
     pub gone: BTreeSet<NodeName>,
+    /// Load balancers of which nobody knows any more whose maintenance there is.
+    pub disowned: BTreeSet<NodeName>,
+    /// Servers that are ours in truth, and that the load balancer's agent does not know to be.
+    pub stranded: BTreeSet<(NodeName, NodeName)>,
 }
 
 impl World {
@@ -177,7 +181,7 @@ impl World {
             troubled: false,
             published: BTreeMap::new(),
             moved_ms: 0,
-            receipts_lost_ms: 0,
+            receipts_lost_ms: BTreeMap::new(),
             overtaken: BTreeSet::new(),
             delivered: BTreeMap::new(),
             lives: 0,
@@ -185,6 +189,8 @@ impl World {
             mutant,
             seen: BTreeSet::new(),
             gone: BTreeSet::new(),
+            disowned: BTreeSet::new(),
+            stranded: BTreeSet::new(),
         };
         world.begin();
         world
@@ -208,6 +214,17 @@ impl World {
     pub fn after(&mut self, ms: u64, what: Happening) {
         self.queued += 1;
         self.queue.insert((self.now_ms + ms, self.queued), what);
+    }
+
+    /// What a client has said, or been told, may be lost until `until_ms`: receipts, too.
+    pub fn receipts_lost(&mut self, client: &Client, until_ms: u64) {
+        let lost_ms = self.receipts_lost_ms.entry(client.clone()).or_default();
+        *lost_ms = until_ms.max(*lost_ms);
+    }
+
+    /// Whether a receipt of `before_ms` by `client` may have been lost.
+    pub fn may_lack_receipt(&self, client: &Client, before_ms: u64) -> bool {
+        self.receipts_lost_ms.get(client).is_some_and(|lost_ms| *lost_ms >= before_ms)
     }
 
     /// Chance, in thousandths.

@@ -199,7 +199,7 @@ pub enum Publication {
     Alive(Alive),
     /// At `nodes/<this node>/report`.
     Report(Report),
-    /// At `receipts/<key>`.
+    /// At `receipts/<node>/<key>`.
     Receipt(Receipt),
 }
 

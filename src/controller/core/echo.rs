@@ -141,7 +141,7 @@ impl Core {
             | Topic::Controller(_)
             | Topic::Alive(_)
             | Topic::Report(_)
-            | Topic::Receipt(_)
+            | Topic::Receipt(..)
             | Topic::Marker(_)
             | Topic::NodeMarker(_) => None,
         }

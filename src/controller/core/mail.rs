@@ -32,8 +32,8 @@ const DELAY_MS_MAX: u64 = 60_000;
 pub(super) struct Post {
     /// As published.
     pub mailboxes: BTreeMap<NodeName, Mailbox>,
-    /// Receipts that have arrived and are not dealt with.
-    pub receipts: BTreeMap<MessageKey, Receipt>,
+    /// Receipts that have arrived and are not dealt with: each server's own.
+    pub receipts: BTreeMap<(MessageKey, NodeName), Receipt>,
     handed: BTreeMap<MessageKey, Handed>,
     /// Messages that were in a ledger already when its app was claimed, and when that was.
     inherited: BTreeMap<MessageKey, Mono>,
@@ -97,7 +97,8 @@ impl Post {
             self.handed = handed;
         }
         for (_, receipt) in self.taken.extract_if(.., |(of, _)| of == app) {
-            self.receipts.entry(receipt.key.clone()).or_insert(receipt);
+            let of = (receipt.key.clone(), receipt.node.clone());
+            self.receipts.entry(of).or_insert(receipt);
         }
     }
 
@@ -143,10 +144,10 @@ impl Core {
         self.post.handed.retain(|key, _| pending.contains_key(key));
         self.post.inherited.retain(|key, _| pending.contains_key(key));
         let mut due = None;
-        let unsettled: Vec<&Message> = pending
-            .values()
-            .filter(|message| !self.post.receipts.contains_key(&message.key))
-            .collect();
+        let settling: BTreeSet<&MessageKey> =
+            self.post.receipts.keys().map(|(key, _)| key).collect();
+        let unsettled: Vec<&Message> =
+            pending.values().filter(|message| !settling.contains(&message.key)).collect();
         for message in unsettled {
             due = earliest(due, self.hand_out(now, message, &mut effects));
         }
@@ -300,14 +301,14 @@ impl Core {
     fn settle_receipts(&mut self, now: Now) -> Vec<Effect> {
         let receipts = std::mem::take(&mut self.post.receipts);
         let mut effects = Vec::new();
-        for (key, receipt) in receipts {
+        for ((key, node), receipt) in receipts {
             let Some((app, cluster)) = self.owner_of(&key) else {
                 // Dealt with before, or of a controller whose memory is lost.
-                effects.push(publish(Publication::Nothing(Topic::Receipt(key))));
+                effects.push(publish(Publication::Nothing(Topic::Receipt(node, key))));
                 continue;
             };
             if self.apps.get(&app).is_some_and(|state| state.rests(now.mono)) {
-                self.post.receipts.insert(key, receipt);
+                self.post.receipts.insert((key, node), receipt);
                 continue;
             }
             effects.extend(self.settle_receipt(now, &app, &cluster, &receipt));
@@ -383,8 +384,9 @@ impl Core {
             }
             EventKind::MessageFailed { key, error }
         };
-        effects.push(publish(Publication::Receipted(app.clone(), receipt.key.clone())));
-        let node = Some(receipt.node.clone());
+        let (node, key) = (receipt.node.clone(), receipt.key.clone());
+        effects.push(publish(Publication::Receipted(app.clone(), node.clone(), key)));
+        let node = Some(node);
         effects.push(self.tell(now, app, Some(cluster.clone()), node, kind, because));
         effects
     }

@@ -111,8 +111,8 @@ pub enum Publication {
     Mailbox(NodeName, Mailbox),
     /// The marker, not retained.
     Marker(ControllerId, u64),
-    /// Nothing more: the receipt of a message of this app is in its ledger.
-    Receipted(AppName, MessageKey),
+    /// Nothing more: a server's receipt of a message of this app is in its ledger.
+    Receipted(AppName, NodeName, MessageKey),
     /// Nothing more: what is retained there is deleted.
     Nothing(Topic),
 }
@@ -122,7 +122,7 @@ impl Publication {
     pub fn rests_on(&self, app: &AppName) -> bool {
         match self {
             Self::Assignment(assignment) => assignment.app == *app,
-            Self::Ledger(of, _, _) | Self::Receipted(of, _) => of == app,
+            Self::Ledger(of, _, _) | Self::Receipted(of, _, _) => of == app,
             // It has messages of any app; and one that is handed out, or taken back, before the
             // ledger says so could be delivered twice.
             Self::Mailbox(..) => true,
@@ -321,7 +321,7 @@ impl Core {
                 Vec::new()
             }
             Document::Receipt(receipt) => {
-                self.post.receipts.insert(receipt.key.clone(), receipt);
+                self.post.receipts.insert((receipt.key.clone(), receipt.node.clone()), receipt);
                 Vec::new()
             }
             Document::Marker(connection) => self.listed(now, connection),
@@ -365,7 +365,7 @@ impl Core {
             | Topic::Assignment(..)
             | Topic::Status(..)
             | Topic::Mailbox(_)
-            | Topic::Receipt(_)
+            | Topic::Receipt(..)
             | Topic::Marker(_)
             | Topic::NodeMarker(_) => {}
         }

@@ -112,8 +112,8 @@ fn published(publication: Publication) -> Option<(Document, bool)> {
         Publication::Marker(id, connection) => {
             (ours(Topic::Marker(id)), Document::Marker(connection))
         }
-        Publication::Receipted(_, key) => {
-            let topic = ours(Topic::Receipt(key));
+        Publication::Receipted(_, node, key) => {
+            let topic = ours(Topic::Receipt(node, key));
             (topic.clone(), Document::Deleted(topic))
         }
         Publication::Nothing(topic) => {
@@ -276,7 +276,7 @@ impl Agent {
                 sent(Topic::Report(report.node.clone()), &report)
             }
             agent_core::Publication::Receipt(receipt) => {
-                sent(Topic::Receipt(receipt.key.clone()), &receipt)
+                sent(Topic::Receipt(receipt.node.clone(), receipt.key.clone()), &receipt)
             }
         };
         ours(topic);

@@ -323,8 +323,9 @@ impl Bench {
             Publication::Mailbox(node, mailbox) => {
                 (Topic::Mailbox(node.clone()), Document::Mailbox(node, mailbox))
             }
-            Publication::Receipted(_, key) => {
-                (Topic::Receipt(key.clone()), Document::Deleted(Topic::Receipt(key)))
+            Publication::Receipted(_, node, key) => {
+                let topic = Topic::Receipt(node, key);
+                (topic.clone(), Document::Deleted(topic))
             }
             Publication::Nothing(topic) => (topic.clone(), Document::Deleted(topic)),
         };
@@ -397,8 +398,14 @@ impl Bench {
     pub fn receipt(&mut self, server: &str, key: &MessageKey, outcome: ReceiptOutcome) {
         let outcomes = BTreeMap::from([(RecipientName::new("oncall").unwrap(), outcome)]);
         let receipt = Receipt { key: key.clone(), node: node(server), outcomes };
-        self.retained.insert(Topic::Receipt(key.clone()), Document::Receipt(receipt.clone()));
+        let topic = Topic::Receipt(node(server), key.clone());
+        self.retained.insert(topic, Document::Receipt(receipt.clone()));
         self.waiting.push_back((Document::Receipt(receipt), false));
+    }
+
+    /// Whether the broker has a server's receipt.
+    pub fn has_receipt(&self, server: &str, key: &MessageKey) -> bool {
+        self.retained.contains_key(&Topic::Receipt(node(server), key.clone()))
     }
 
     /// Titles of all messages that were ever handed out, once per key.
