@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::known::{Asked, Tried, permit_of};
-use super::{Checker, Invariant};
+use super::{By, Checker, Invariant};
 use crate::model::{
     Assignment, AttemptOutcome, BackendName, ClusterName, Expect, NodeName, Order, Permit,
     Revision, ServerName, SettleState, Standing,
@@ -212,10 +212,10 @@ impl Checker {
             service.ran_before.as_ref(),
             service.ran_then.as_ref(),
             service.ran_first.as_ref(),
+            known.converged_last.get(cluster),
         ]
         .into_iter()
         .flatten()
-        .chain(known.converged_before.get(cluster).into_iter().flatten())
         .collect();
         match reported {
             None => found.push("its revision is not known".to_owned()),
@@ -225,6 +225,12 @@ impl Checker {
                 found.push(format!("it runs {revision}, and its goals are {goals}"));
             }
             Some(_) => {}
+        }
+        // What we have brought it to ourselves is no news to anybody.
+        if let Some(truth) = service.runs.as_ref().filter(|_| service.by == By::Us)
+            && Some(truth) != reported
+        {
+            found.push(format!("it runs {truth}, which we brought it to"));
         }
         let wanted = &settings.settle.checks;
         let key = known.asked.get(node).and_then(|a| a.assignment.work.as_ref()?.settle.as_ref());

@@ -124,7 +124,7 @@ pub enum Fact {
 }
 
 /// Who changed something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum By {
     /// Our agent, as asked.
     Us,
@@ -133,6 +133,7 @@ pub enum By {
     /// A new process of HAProxy, which has lost what was set at run time.
     Reload,
     /// Health checks, or the service itself.
+    #[default]
     Itself,
 }
 

@@ -35,8 +35,10 @@ pub(super) struct Known {
     pub asked: BTreeMap<NodeName, Asked>,
     /// The revision that a cluster was last seen to be at as a whole.
     pub converged: BTreeMap<ClusterName, Revision>,
-    /// And all before that: a cluster that comes to be at a revision by chance, while its rollout has yet to
-    /// begin, still has its last one for a goal.
+    /// And another one before that: a cluster that comes to be at a revision by chance, while its rollout has yet to
+    /// begin, or to end, still has its last one for a goal.
+    pub converged_last: BTreeMap<ClusterName, Revision>,
+    /// And all before that.
     pub converged_before: BTreeMap<ClusterName, BTreeSet<Revision>>,
     /// Rollouts in which something was permitted.
     pub begun: BTreeSet<RolloutId>,
@@ -89,6 +91,8 @@ pub(super) struct Server {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Service {
     pub runs: Option<Revision>,
+    /// Who brought it to that.
+    pub by: By,
     /// What it ran when it was last taken out.
     pub ran_before: Option<Revision>,
     /// What it ran when another revision was last wanted of its cluster.
@@ -113,6 +117,7 @@ impl Known {
             present: BTreeSet::new(),
             asked: BTreeMap::new(),
             converged: BTreeMap::new(),
+            converged_last: BTreeMap::new(),
             converged_before: BTreeMap::new(),
             begun: BTreeSet::new(),
             acted_in: BTreeSet::new(),
@@ -229,6 +234,7 @@ impl Known {
         let clock = self.tick();
         let service = self.services.entry(node).or_default();
         service.runs = revision;
+        service.by = by;
         match by {
             By::Us => service.touched = clock,
             By::Hand | By::Reload | By::Itself => {}
@@ -361,9 +367,13 @@ impl Known {
             if self.rejected.get(&cluster).is_some_and(|((_, tried, _), _)| *tried == revision) {
                 self.rejected.remove(&cluster);
             }
-            if let Some(before) = self.converged.insert(cluster.clone(), revision) {
-                self.converged_before.entry(cluster).or_default().insert(before);
+            let Some(before) = self.converged.insert(cluster.clone(), revision.clone()) else {
+                continue;
+            };
+            if before != revision {
+                self.converged_last.insert(cluster.clone(), before.clone());
             }
+            self.converged_before.entry(cluster).or_default().insert(before);
         }
     }
 

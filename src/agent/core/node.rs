@@ -169,9 +169,11 @@ impl Node {
                 attempt.outcome = AttemptOutcome::Succeeded;
             }
             Err(UpgradeError { why, tail }) => {
-                if let AttemptFailure::Lied(seen) = &why {
-                    state.revision = seen.clone();
-                }
+                // What it has left behind is only known when it has been read.
+                state.revision = match &why {
+                    AttemptFailure::Lied(seen) => seen.clone(),
+                    _ => RevisionSeen::Unknown("not read yet since the attempt failed".to_owned()),
+                };
                 attempt.outcome = AttemptOutcome::Failed { why, tail };
             }
         }

@@ -368,6 +368,22 @@ fn the_revision_is_read_at_the_start_after_a_failure_and_now_and_then() {
     assert_eq!(rig.app().revision, RevisionSeen::Running(revision("1")));
 }
 
+/// A command that fails half-way may have brought the new revision, or none.
+#[test]
+fn what_a_failed_attempt_has_left_is_not_known_before_it_is_read() {
+    let mut rig = out();
+    rig.assign(permitted(2, 1));
+    let before = rig.reports.len();
+    rig.upgrade_ends(Err(failure()));
+    let states = rig.reports[before..].iter().map(|report| &report.apps[&app()]);
+    let failed = states.filter(|state| {
+        let attempt = state.attempt.as_ref().unwrap();
+        matches!(attempt.outcome, AttemptOutcome::Failed { .. })
+    });
+    let seen: Vec<bool> = failed.map(|state| state.revision.known().is_some()).collect();
+    assert_eq!(seen, [false, true], "it is told that it failed, and then what runs");
+}
+
 #[test]
 fn a_node_runs_one_upgrade_at_a_time() {
     let blog = AppName::new("blog").unwrap();
