@@ -212,10 +212,10 @@ impl Checker {
             service.ran_before.as_ref(),
             service.ran_then.as_ref(),
             service.ran_first.as_ref(),
-            known.converged_last.get(cluster),
         ]
         .into_iter()
         .flatten()
+        .chain(known.converged_last.get(cluster).into_iter().flatten())
         .collect();
         match reported {
             None => found.push("its revision is not known".to_owned()),
@@ -299,7 +299,7 @@ impl Checker {
         }
     }
 
-    fn has_done(&self, lb: &NodeName) -> bool {
+    pub(super) fn has_done(&self, lb: &NodeName) -> bool {
         let Some(asked) = self.known.asked.get(lb) else { return true };
         let obeyed = self.known.heard.get(lb).and_then(|r| r.assignments.get(&self.known.app));
         obeyed.is_some_and(|obeyed| {

@@ -13,6 +13,9 @@ use crate::model::{
 /// How much longer than its limit an attempt may be under way: its agent ends it, and then reports.
 const GRACE_MS: u64 = 30_000;
 
+/// How many revisions a cluster may have come to by chance since it last converged with its rollout.
+const BY_CHANCE_MAX: usize = 3;
+
 /// A server at a load balancer.
 pub(super) type Spot = (NodeName, BackendName, ServerName);
 
@@ -35,9 +38,9 @@ pub(super) struct Known {
     pub asked: BTreeMap<NodeName, Asked>,
     /// The revision that a cluster was last seen to be at as a whole.
     pub converged: BTreeMap<ClusterName, Revision>,
-    /// And another one before that: a cluster that comes to be at a revision by chance, while its rollout has yet to
-    /// begin, or to end, still has its last one for a goal.
-    pub converged_last: BTreeMap<ClusterName, Revision>,
+    /// And the others before that, the latest last: a cluster that comes to be at a revision by chance, or by hand, while its
+    /// rollout has yet to begin, or to end, still has its last one for a goal.
+    pub converged_last: BTreeMap<ClusterName, Vec<Revision>>,
     /// And all before that.
     pub converged_before: BTreeMap<ClusterName, BTreeSet<Revision>>,
     /// Rollouts in which something was permitted.
@@ -371,7 +374,12 @@ impl Known {
                 continue;
             };
             if before != revision {
-                self.converged_last.insert(cluster.clone(), before.clone());
+                let last = self.converged_last.entry(cluster.clone()).or_default();
+                last.retain(|earlier| *earlier != before && *earlier != revision);
+                last.push(before.clone());
+                if last.len() > BY_CHANCE_MAX {
+                    last.remove(0);
+                }
             }
             self.converged_before.entry(cluster).or_default().insert(before);
         }

@@ -11,6 +11,8 @@
 mod asked;
 mod fact;
 mod known;
+#[cfg(test)]
+mod tests;
 mod told;
 mod truth;
 

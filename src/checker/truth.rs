@@ -23,6 +23,9 @@ impl Checker {
         let once_ours = before.as_ref().and_then(|before| before.once_ours);
         let once_ours = if by_a_hand { ours } else { ours.or(once_ours) };
         let by_whom = same.map_or(by, |before| before.by);
+        // What is said to be done is in the state file, where that can be written, and outlasts a reload.
+        let is_kept = by == By::Reload && !seen.admin.is_out() && self.keeps(lb);
+        let by_whom = if is_kept { By::Us } else { by_whom };
         // What a reload has lost of theirs, we may set again in their place, unless it is asked out anew.
         let lost = |before: &Server| match by {
             By::Reload => {
@@ -64,6 +67,12 @@ impl Checker {
             let forbidden_by = "an upgrade was running on it";
             self.breach(Invariant::UpgradedOnlyWhileOut, &node, happened, forbidden_by);
         }
+    }
+
+    /// A load balancer has said that it has done what it was asked last, and that a reload keeps it.
+    fn keeps(&self, lb: &NodeName) -> bool {
+        let report = self.known.heard.get(lb).and_then(|report| report.balancer.as_ref());
+        report.is_some_and(|balancer| balancer.state_file) && self.has_done(lb)
     }
 
     /// Whether the maintenance is ours from now on, with what was there before; judges what we lift.
