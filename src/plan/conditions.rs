@@ -137,6 +137,10 @@ fn causes(fleet: &Fleet<'_>, work: &ClusterWork) -> BTreeMap<Cause, String> {
     for (name, failure) in work.course.ledger.rollout.iter().flat_map(|r| &r.failed) {
         add(Cause::Failed, format!("{name}: {}: {}", failure.cause, failure.detail));
     }
+    if let Some(rejected) = &work.course.ledger.rejected {
+        // It is not over when those who failed serve something else again.
+        add(Cause::Failed, format!("{} is not tried any more", rejected.revision));
+    }
     let empty = fleet.clusters[&work.course.cluster].is_empty();
     if let Some(absent) = &work.gate.absent
         && !(empty && is_vanished(fleet, &work.course.cluster))

@@ -119,7 +119,7 @@ on_both_brokers! {
         scene.remove("web4", "busy");
         scene.converged("alfa", "2");
         scene.end_load();
-        scene.told(&["shop/alfa: nodes failed", "shop/alfa recovered", "shop/alfa is at 2"]);
+        scene.told(&["shop/alfa: nodes failed", "shop/alfa is at 2"]);
     }
 
     fn load_settles_within_the_time(broker) {

@@ -519,6 +519,14 @@ impl World {
             }
             self.trace.line(self.now_ms, &format!("{recipient} reads: {}", message.title));
             let sequence = key.0.rsplit('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
+            let news = (sequence, message.kind, message.revision_to.clone());
+            let told = self
+                .told
+                .entry((message.cluster.clone(), message.cause))
+                .or_insert_with(|| news.clone());
+            if told.0 < sequence {
+                *told = news;
+            }
             self.fact(Fact::Told(Tale {
                 key: key.clone(),
                 sequence,

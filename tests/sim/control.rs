@@ -127,6 +127,7 @@ impl World {
         if lost {
             self.trace.line(self.now_ms, "what people were told is forgotten");
             self.fact(Fact::MemoryLost);
+            self.told.clear();
         }
     }
 

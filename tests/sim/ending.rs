@@ -193,6 +193,10 @@ fn at_rest(world: &World, stays: &Stays) -> Option<Breach> {
             let what = format!("it is {:?} ({stays:?}): {reasons:#?}", cluster.phase);
             return breach(name.as_str(), what, &format!("it should be {wanted:?}"));
         }
+        if let Some(untold) = untold(world, stays, name, &members, cluster.phase) {
+            let what = format!("nobody was told that it {untold} ({stays:?}): {reasons:#?}");
+            return breach(name.as_str(), what, "it is so");
+        }
         if cluster.phase == Phase::Converged
             && let Some(late) = members.iter().find(|web| !world.is_there(stays, web))
         {
@@ -218,6 +222,37 @@ fn at_rest(world: &World, stays: &Stays) -> Option<Breach> {
         }
     }
     None
+}
+
+/// What somebody should know of a cluster by now, and nobody was told.
+fn untold(
+    world: &World,
+    stays: &Stays,
+    name: &ClusterName,
+    members: &[&NodeName],
+    phase: Phase,
+) -> Option<&'static str> {
+    let settings = &world.plot.last_good[name];
+    let told = |cause| world.told.get(&(name.clone(), cause));
+    let completed = told(Cause::Completed);
+    let all_held = members.iter().all(|web| settings.hold.contains(*web));
+    match phase {
+        Phase::Converged if !all_held => {
+            let is_told = completed.is_some_and(|(_, _, to)| *to == settings.revision);
+            (!is_told).then_some("has converged")
+        }
+        Phase::Degraded if *stays != Stays::Paused(name.clone()) => {
+            let after = completed.map_or(0, |(sequence, _, _)| *sequence);
+            let lasts = |cause| {
+                let news = told(cause);
+                news.is_some_and(|(at, kind, _)| *kind == NotifyOn::Failed && *at > after)
+            };
+            use Cause::{Failed, ForeignMaintenance, Stuck, Unreachable};
+            let is_told = [Failed, ForeignMaintenance, Stuck, Unreachable].into_iter().any(lasts);
+            (!is_told).then_some("does not get on")
+        }
+        _ => None,
+    }
 }
 
 /// The phases that the facts allow a cluster.

@@ -145,6 +145,8 @@ pub struct World {
     pub overtaken: BTreeSet<MessageKey>,
     /// Messages that have reached people, when, and by whom.
     pub delivered: BTreeMap<(MessageKey, RecipientName), (u64, NodeName)>,
+    /// What people know of clusters: the last that was written of each cause, and the revision that it is about.
+    pub told: BTreeMap<(ClusterName, Cause), (u64, NotifyOn, Revision)>,
     /// Lives are counted over all processes.
     pub lives: u64,
     pub jobs: u64,
@@ -184,6 +186,7 @@ impl World {
             receipts_lost_ms: BTreeMap::new(),
             overtaken: BTreeSet::new(),
             delivered: BTreeMap::new(),
+            told: BTreeMap::new(),
             lives: 0,
             jobs: 0,
             mutant,
