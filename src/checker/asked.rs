@@ -216,6 +216,7 @@ impl Checker {
         .into_iter()
         .flatten()
         .chain(known.converged_last.get(cluster).into_iter().flatten())
+        .chain(known.converged_held.get(cluster).into_iter().flatten())
         .collect();
         match reported {
             None => found.push("its revision is not known".to_owned()),

@@ -41,6 +41,8 @@ pub(super) struct Known {
     /// And the others before that, the latest last: a cluster that comes to be at a revision by chance, or by hand, while its
     /// rollout has yet to begin, or to end, still has its last one for a goal.
     pub converged_last: BTreeMap<ClusterName, Vec<Revision>>,
+    /// Those that were wanted while every node was held.
+    pub converged_held: BTreeMap<ClusterName, BTreeSet<Revision>>,
     /// And all before that.
     pub converged_before: BTreeMap<ClusterName, BTreeSet<Revision>>,
     /// Rollouts in which something was permitted.
@@ -121,6 +123,7 @@ impl Known {
             asked: BTreeMap::new(),
             converged: BTreeMap::new(),
             converged_last: BTreeMap::new(),
+            converged_held: BTreeMap::new(),
             converged_before: BTreeMap::new(),
             begun: BTreeSet::new(),
             acted_in: BTreeSet::new(),
@@ -362,10 +365,16 @@ impl Known {
             let wanted = self.wanted.get(cluster);
             let runs = runs.filter(|runs| wanted.is_some_and(|wanted| wanted.contains(*runs)));
             if let Some(revision) = runs.filter(|_| there.iter().all(is_at)) {
-                reached.push((cluster.clone(), revision.clone()));
+                reached.push((cluster.clone(), revision.clone(), there.is_empty()));
             }
         }
-        for (cluster, revision) in reached {
+        for (cluster, revision, all_held) in reached {
+            if all_held {
+                // Nobody runs it, but nobody is waited for either.
+                self.converged_held.entry(cluster.clone()).or_default().insert(revision.clone());
+                self.converged_before.entry(cluster).or_default().insert(revision);
+                continue;
+            }
             // What had failed has been mended since.
             if self.rejected.get(&cluster).is_some_and(|((_, tried, _), _)| *tried == revision) {
                 self.rejected.remove(&cluster);
