@@ -3,6 +3,13 @@
 //! A script in `scripts/` is a text of commands (lines that begin with `> `), each followed by what
 //! the planner made of it. `UPDATE_GOLDEN=1` writes the answers anew; read the difference before you commit it.
 
+/// Asserts that what an invariant promises holds, and says by its name that it does not.
+macro_rules! keeps {
+    ($invariant:ident, $holds:expr, $($words:tt)+) => {
+        assert!($holds, "{} broke: {}", evenkeel::checker::Invariant::$invariant, format_args!($($words)+))
+    };
+}
+
 mod fleet;
 mod properties;
 mod random;

@@ -36,6 +36,10 @@ struct Part {
     /// What its nodes run, in turn.
     runs: Vec<Option<u8>>,
     settings: DesiredCluster,
+    /// Which of the clusters before it it waits for, a bit each.
+    after: u8,
+    /// Which of its nodes are held, a bit each.
+    hold: u16,
 }
 
 fn share(least: u32) -> impl Strategy<Value = Share> {
@@ -45,39 +49,57 @@ fn share(least: u32) -> impl Strategy<Value = Share> {
 /// Any settings that a file can have, but for names and membership.
 fn settings() -> impl Strategy<Value = DesiredCluster> {
     let rollout = (share(1), 1..=3u32, any::<bool>(), any::<bool>(), 0..=3u32, 0..=3u32);
-    let others = (share(0), 1..=4u8, any::<bool>(), prop_oneof![4 => Just(0), 1 => 1..=9_000u64]);
-    (rollout, others, prop::bool::weighted(0.1)).prop_map(|(rollout, others, paused)| {
-        let (batch, tries, together, hold, max_failed, max_missing) = rollout;
-        let (min_ready, target, by_count, soak_ms) = others;
-        let mut settings = fleet::settings("", &target.to_string(), 1);
-        settings.rollout = RolloutPolicy {
-            take_out: if together { TakeOut::Cluster } else { TakeOut::Batch },
-            batch,
-            tries,
-            upgrade_timeout_ms: settings.rollout.upgrade_timeout_ms,
-            on_failure: if hold { OnFailure::Hold } else { OnFailure::Rollback },
-            max_failed,
-            max_missing,
-        };
-        settings.settle.soak_ms = soak_ms;
-        settings.paused = paused;
-        if !by_count {
-            settings.expect = Expect::Nodes(BTreeSet::new());
-        }
-        if let Some(balancing) = &mut settings.load_balancer {
-            balancing.min_ready = min_ready;
-        }
-        settings
-    })
+    let rarely = |most: u64| prop_oneof![4 => Just(0), 1 => 1..=most];
+    let others = (share(0), 1..=4u8, any::<bool>(), rarely(9_000), rarely(6_000));
+    let more = (0..=2usize, prop_oneof![4 => Just(""), 1 => Just("again")], 1_000..600_000u64);
+    (rollout, others, more, prop::bool::weighted(0.1)).prop_map(
+        |(rollout, others, more, paused)| {
+            let (batch, tries, together, hold, max_failed, max_missing) = rollout;
+            let (min_ready, target, by_count, soak_ms, drain_ms) = others;
+            let (checks, retry, timeout_ms) = more;
+            let mut settings = fleet::settings("", &target.to_string(), 1);
+            settings.rollout = RolloutPolicy {
+                take_out: if together { TakeOut::Cluster } else { TakeOut::Batch },
+                batch,
+                tries,
+                upgrade_timeout_ms: timeout_ms,
+                on_failure: if hold { OnFailure::Hold } else { OnFailure::Rollback },
+                max_failed,
+                max_missing,
+            };
+            let names = ["check_load", "check_disk"].iter().take(checks);
+            settings.settle.checks = names.map(|name| CheckName::new(*name).unwrap()).collect();
+            settings.settle.soak_ms = soak_ms;
+            settings.settle.timeout_ms = timeout_ms;
+            settings.retry = retry.to_owned();
+            settings.paused = paused;
+            if !by_count {
+                settings.expect = Expect::Nodes(BTreeSet::new());
+            }
+            if let Some(balancing) = &mut settings.load_balancer {
+                balancing.min_ready = min_ready;
+                balancing.drain_ms = drain_ms;
+            }
+            settings
+        },
+    )
 }
 
 fn recipe(rounds: usize) -> impl Strategy<Value = Recipe> {
     let runs = prop::collection::vec(prop::option::weighted(0.9, 1..=3u8), 1..=4);
-    let part = (1..=16usize, runs, settings());
-    let part = part.prop_map(|(nodes, runs, settings)| Part { nodes, runs, settings });
+    let after = prop_oneof![2 => Just(0), 1 => any::<u8>()];
+    let hold = prop_oneof![4 => Just(0), 1 => any::<u16>()];
+    let part = (1..=16usize, runs, settings(), after, hold);
+    let part = part.prop_map(|(nodes, runs, settings, after, hold)| Part {
+        nodes,
+        runs,
+        settings,
+        after,
+        hold,
+    });
     let clusters = prop::collection::vec(part, 1..=4);
     let fits = |recipe: &Recipe| recipe.size() <= NODES_MAX;
-    (1..=3usize, clusters, 0..=rounds, any::<u64>())
+    (0..=3usize, clusters, 0..=rounds, any::<u64>())
         .prop_map(|(balancers, clusters, rounds, seed)| Recipe {
             balancers,
             clusters,
@@ -112,8 +134,18 @@ impl Recipe {
                 Expect::Count(_) => Expect::Count(u32::try_from(part.nodes).unwrap()),
                 Expect::Nodes(_) => Expect::Nodes(names.iter().map(|name| node(name)).collect()),
             };
-            if let Some(balancing) = &mut settings.load_balancer {
-                balancing.expect = Expect::Count(u32::try_from(self.balancers).unwrap());
+            settings.after = (0..number)
+                .filter(|before| part.after & (1 << before) != 0)
+                .map(|before| cluster(&format!("c{before}")))
+                .collect();
+            let held = names.iter().enumerate().filter(|(at, _)| part.hold & (1 << at) != 0);
+            settings.hold = held.map(|(_, name)| node(name)).collect();
+            match &mut settings.load_balancer {
+                Some(_) if self.balancers == 0 => settings.load_balancer = None,
+                Some(balancing) => {
+                    balancing.expect = Expect::Count(u32::try_from(self.balancers).unwrap());
+                }
+                None => {}
             }
             for (name, runs) in names.iter().zip(part.runs.iter().cycle()) {
                 let runs = runs.map(|number| number.to_string());
@@ -226,10 +258,12 @@ fn check_floors(scene: &Scene, plan: &Plan) {
         });
         let left = left.count();
         let floor = floors.iter().map(|share| floor_of(*share, servers.len())).max().unwrap();
-        assert!(
-            left >= floor || !taken.iter().any(|server| was_ready(&server)),
-            "{lb}: {taken:?} are taken out of {}, {left} are left, the floor is {floor}",
-            servers.len(),
+        let kept = left >= floor || !taken.iter().any(|server| was_ready(&server));
+        let of = servers.len();
+        keeps!(
+            FloorKept,
+            kept,
+            "{lb}: {taken:?} of {of} go, {left} are left, the floor is {floor}"
         );
     }
 }
@@ -253,7 +287,11 @@ fn check_batch(scene: &Scene, plan: &Plan) {
     let Some(batch) = batches.max() else { return };
     let upgrading = webs.iter().filter(|name| permitted.contains(name) || scene.may_upgrade(name));
     let upgrading = upgrading.count();
-    assert!(upgrading <= batch, "{upgrading} of {whole} may upgrade, the batch is {batch}");
+    keeps!(
+        BatchKept,
+        upgrading <= batch,
+        "{upgrading} of {whole} may upgrade, the batch is {batch}"
+    );
 }
 
 proptest! {
@@ -273,6 +311,8 @@ proptest! {
         let mut world = recipe.world();
         for desire in world.desired.values_mut() {
             desire.settings.paused = false;
+            // Whoever is held has to be taken out.
+            desire.settings.hold.clear();
         }
         let targets: BTreeMap<String, Revision> = world
             .desired
@@ -288,12 +328,12 @@ proptest! {
             observed.report = Some(report.into());
         }
         let first = world.plan();
-        prop_assert_eq!(&first.assignments, &BTreeMap::new());
+        keeps!(QuietAtGoal, first.assignments.is_empty(), "{:?}", first.assignments);
         world.apply(&first);
         let second = world.plan();
-        prop_assert_eq!(second.assignments, BTreeMap::new());
-        prop_assert_eq!(second.ledgers, BTreeMap::new());
-        prop_assert_eq!(second.events, vec![]);
+        keeps!(QuietAtGoal, second.assignments.is_empty(), "{:?}", second.assignments);
+        keeps!(QuietAtGoal, second.ledgers.is_empty(), "{:?}", second.ledgers);
+        keeps!(QuietAtGoal, second.events.is_empty(), "{:?}", second.events);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Scene {
                 return;
             }
         }
-        panic!("it does not come to rest: {:#?}", self.world.plan().nodes);
+        keeps!(Converges, false, "it does not come to rest: {:#?}", self.world.plan().nodes);
     }
 
     /// Plans, and carries out all of it, or, in troubled times, some of it; says whether there was
@@ -204,12 +204,12 @@ impl Scene {
         let webs = self.names("web");
         let lbs = self.names("lb");
         let web = webs[self.rng.usize(..webs.len())].clone();
-        let lb = lbs[self.rng.usize(..lbs.len())].clone();
+        let lb = lbs.get(self.rng.usize(..lbs.len().max(1))).cloned();
         let clusters: Vec<ClusterName> = self.world.desired.keys().cloned().collect();
         let of = clusters[self.rng.usize(..clusters.len())].clone();
-        let kind = self.rng.u8(0..20);
+        let kind = self.rng.u8(0..23);
         if self.loud {
-            eprintln!("trouble {kind} at {web} {lb} {of}");
+            eprintln!("trouble {kind} at {web} {lb:?} {of}");
         }
         let number = self.rng.u8(1..=4).to_string();
         let desire = self.world.desired.get_mut(&of).unwrap();
@@ -218,8 +218,14 @@ impl Scene {
             1 => self.presence(&web, Presence::Departed),
             2 => self.presence(&web, Presence::Duplicate),
             3 | 4 => self.presence(&web, Presence::Present),
-            5 => self.presence(&lb, Presence::Unknown),
-            6 | 7 => self.presence(&lb, Presence::Present),
+            5..=7 | 13 => {
+                let Some(lb) = lb else { return };
+                match kind {
+                    5 => self.presence(&lb, Presence::Unknown),
+                    6 | 7 => self.presence(&lb, Presence::Present),
+                    _ => self.by_hand(&lb, &web),
+                }
+            }
             8 => self.app(&web).revision = RevisionSeen::Running(revision(&number)),
             9 => drop(self.world.failing.insert(web)),
             10 => drop(self.world.failing.remove(&web)),
@@ -230,7 +236,6 @@ impl Scene {
                     self.behind.insert(web);
                 }
             }
-            13 => self.by_hand(&lb, &web),
             14 => desire.settings.revision = revision(&number),
             15 => desire.settings.retry = number,
             16 => desire.settings.paused = !desire.settings.paused,
@@ -246,6 +251,24 @@ impl Scene {
                     self.world.ledgers.clear();
                 }
             }
+            19 => {
+                let load = CheckName::new("check_load").unwrap();
+                if !desire.settings.settle.checks.remove(&load) {
+                    desire.settings.settle.checks.insert(load);
+                }
+            }
+            20 => {
+                let rollout = &mut desire.settings.rollout;
+                rollout.batch = Share::Count(self.rng.u32(1..=3));
+                rollout.tries = self.rng.u32(1..=2);
+                rollout.max_failed = self.rng.u32(0..=1);
+            }
+            21 => {
+                if let Some(balancing) = &mut desire.settings.load_balancer {
+                    balancing.min_ready = Share::Percent(self.rng.u32(0..=60));
+                    balancing.drain_ms = self.rng.u64(0..2) * 5_000;
+                }
+            }
             _ => {
                 let hold = &mut desire.settings.hold;
                 if !hold.remove(&web) {
@@ -255,16 +278,19 @@ impl Scene {
         }
     }
 
-    /// Somebody sets a server to maintenance, or lifts what somebody has set.
+    /// Somebody sets a server to maintenance or drain, or lifts what somebody has set.
     fn by_hand(&mut self, lb: &NodeName, web: &NodeName) {
-        let server = ServerName::new(web.as_str()).unwrap();
-        let server = self.servers_mut(lb).get_mut(&server).unwrap();
+        let name = ServerName::new(web.as_str()).unwrap();
+        let server = &self.servers(lb)[&name];
         if server.owned.is_some() {
             return;
         }
-        let out = server.seen.admin.is_out();
-        server.seen.admin = AdminBits(u8::from(!out));
-        server.seen.health = if out { Health::Up } else { Health::Down };
+        let clear = server.seen.admin.is_clear();
+        let bits = if !clear { 0 } else { [1, 8][self.rng.usize(0..2)] };
+        let admin = AdminBits(bits);
+        let server = self.servers_mut(lb).get_mut(&name).unwrap();
+        server.seen.health = if admin.is_out() { Health::Down } else { Health::Up };
+        server.seen.admin = admin;
     }
 
     fn end_trouble(&mut self) {
@@ -301,11 +327,8 @@ impl Scene {
         let plan = self.world.plan();
         let tight = self.names("lb").iter().any(|lb| self.floor(lb) >= self.servers(lb).len());
         for (name, state) in &plan.clusters {
-            assert!(
-                state.phase == Phase::Converged || tight,
-                "{name} rests in round {round}, not converged: {:#?}",
-                plan.nodes
-            );
+            let well = state.phase == Phase::Converged || tight;
+            keeps!(Converges, well, "{name} rests in round {round}: {:#?}", plan.nodes);
         }
     }
 
@@ -324,7 +347,11 @@ impl Scene {
         }
         if permits > 0 {
             let upgrading = self.names("web").iter().filter(|n| self.may_upgrade(n)).count();
-            assert!(upgrading + permits <= batch, "{upgrading} upgrade, and {permits} more may");
+            keeps!(
+                BatchKept,
+                upgrading + permits <= batch,
+                "{upgrading} upgrade, and {permits} more may"
+            );
         }
         let expected_absent =
             |name: &NodeName| self.world.nodes[name].presence != Presence::Present;
@@ -333,7 +360,11 @@ impl Scene {
         if permits > 0 || takes {
             let silent: Vec<NodeName> =
                 self.names("lb").into_iter().filter(expected_absent).collect();
-            assert_eq!(silent, [], "something is changed while a load balancer is silent");
+            keeps!(
+                SilenceBlocks,
+                silent.is_empty(),
+                "something is changed, and {silent:?} are silent"
+            );
         }
     }
 
@@ -348,14 +379,18 @@ impl Scene {
                 server.seen.is_ready() && !asked && work.servers.get(*name) != Some(&Order::Out)
             });
             let (ready, floor) = (ready.count(), self.floor(lb));
-            assert!(ready >= floor, "{lb}: {ready} ready servers are left, the floor is {floor}");
+            keeps!(FloorKept, ready >= floor, "{lb}: {ready} are left ready, the floor is {floor}");
         }
         for server in &servers {
             let of = &self.world.nodes[&node(server.as_str())];
-            assert_eq!(of.presence, Presence::Present, "{server} is taken out and not there");
+            keeps!(
+                SilenceBlocks,
+                of.presence == Presence::Present,
+                "{server} is taken out, not there"
+            );
             let desire = &self.world.desired[&self.cluster_of(&node(server.as_str()))];
-            assert_eq!(desire.standing, Standing::Current, "{server} is taken out, and vanished");
-            assert!(!desire.settings.paused, "{server} is taken out, and paused");
+            let stays = desire.standing == Standing::Current && !desire.settings.paused;
+            keeps!(UntouchedWherePaused, stays, "{server} is taken out, paused or vanished");
         }
         for server in self.newly(lb, assignment, Order::In) {
             self.check_put_back(&node(server.as_str()));
@@ -364,24 +399,31 @@ impl Scene {
 
     fn check_put_back(&self, name: &NodeName) {
         let observed = &self.world.nodes[name];
-        assert_eq!(observed.presence, Presence::Present, "{name} is put back and not there");
+        keeps!(PutBackOnlySettled, observed.presence == Presence::Present, "{name} is not there");
         let report = observed.report.as_ref().unwrap();
         let state = &report.apps[&self.world.app];
         let of = self.cluster_of(name);
         let desire = &self.world.desired[&of];
-        assert!(!desire.settings.paused, "{name} is put back, and paused");
+        keeps!(UntouchedWherePaused, !desire.settings.paused, "{name} is put back, and paused");
         let ledger = self.world.ledgers.get(&of);
         let mut goals = vec![desire.settings.revision.clone()];
         goals.extend(ledger.and_then(|l| l.converged.as_ref()).map(|c| c.revision.clone()));
-        goals.extend(ledger.and_then(|l| l.rollout.as_ref()?.from.get(name).cloned()));
+        let rollout = ledger.and_then(|l| l.rollout.as_ref());
+        goals.extend(rollout.and_then(|rollout| rollout.from.get(name).cloned()));
+        // Where it waits for another cluster, what an overtaken rollout has brought may stay.
+        let waits = !desire.settings.after.is_empty();
+        goals.extend(rollout.filter(|_| waits).map(|rollout| rollout.revision.clone()));
         let runs = state.revision.known().unwrap();
-        assert!(goals.contains(runs), "{name} is put back at {runs}, which is none of {goals:?}");
+        keeps!(PutBackOnlySettled, goals.contains(runs), "{name} runs {runs}, none of {goals:?}");
         let work = self.world.assigned[name].assignment.work.as_ref().unwrap();
         let settle = state.settle.as_ref().unwrap();
-        assert_eq!(Some(&settle.key), work.settle.as_ref(), "{name} is put back on old checks");
-        assert!(matches!(settle.state, SettleState::Settled { .. }), "{name} has not settled");
-        assert_eq!(settle.boot_started, report.boot.started);
-        assert!(!self.may_upgrade(name), "{name} is put back and may still upgrade");
+        keeps!(PutBackOnlySettled, Some(&settle.key) == work.settle.as_ref(), "{name}: old checks");
+        let settled = matches!(settle.state, SettleState::Settled { .. });
+        let now = settle.boot_started == report.boot.started;
+        keeps!(PutBackOnlySettled, settled && now, "{name} has not settled: {settle:?}");
+        let checks = &desire.settings.settle.checks;
+        keeps!(PutBackOnlySettled, settle.checks == *checks, "{name} had other checks: {settle:?}");
+        keeps!(UpgradedOnlyWhileOut, !self.may_upgrade(name), "{name} may still upgrade");
     }
 
     /// Whether a permit is a new one; it must be proved by every load balancer.
@@ -391,13 +433,41 @@ impl Scene {
         let Some(new) = permit(assignment).filter(|new| old.as_ref() != Some(new)) else {
             return false;
         };
-        assert_eq!(self.world.nodes[name].presence, Presence::Present);
+        let present = self.world.nodes[name].presence == Presence::Present;
+        keeps!(SilenceBlocks, present, "{name} is permitted, and not there");
         self.check_out(name);
-        assert_eq!(new.out.len(), self.names("lb").len(), "{name}: not every balancer proves it");
+        let proofs = new.out.len();
+        let lbs = self.names("lb").len();
+        keeps!(
+            UpgradedOnlyWhileOut,
+            proofs == lbs,
+            "{name}: {proofs} of {lbs} prove that it is out"
+        );
         let settings = &self.world.desired[&self.cluster_of(name)].settings;
-        assert!(!settings.paused && !settings.hold.contains(name), "{name} is not to be touched");
-        assert!(new.attempt <= settings.rollout.tries, "{name}: attempt {}", new.attempt);
+        keeps!(UntouchedWherePaused, !settings.paused, "{name} is permitted, and paused");
+        let allowed = new.attempt <= settings.rollout.tries && !settings.hold.contains(name);
+        keeps!(TriesBounded, allowed, "{name}: attempt {} of {settings:?}", new.attempt);
+        self.check_after(name, &new);
         true
+    }
+
+    /// A cluster that waits for others begins with nothing that it has not been at, before they are there.
+    fn check_after(&self, name: &NodeName, permit: &Permit) {
+        let of = self.cluster_of(name);
+        let settings = &self.world.desired[&of].settings;
+        let at = |of: &ClusterName| self.world.ledgers.get(of)?.converged.as_ref();
+        let ledger = self.world.ledgers.get(&of);
+        let begun = ledger.and_then(|l| l.rollout.as_ref()).is_some_and(|r| r.id == permit.rollout);
+        let changes = permit.revision == settings.revision
+            && at(&of).is_none_or(|converged| converged.revision != permit.revision);
+        if !changes || begun {
+            return;
+        }
+        let late = settings
+            .after
+            .iter()
+            .find(|other| at(other).is_none_or(|converged| converged.revision != permit.revision));
+        keeps!(AfterGatesStart, late.is_none(), "{name} begins before {late:?} has converged");
     }
 
     /// An upgrade starts only on a node that is out.
@@ -409,7 +479,7 @@ impl Scene {
         let server = ServerName::new(name.as_str()).unwrap();
         for lb in self.names("lb") {
             let seen = &self.servers(&lb)[&server].seen;
-            assert!(seen.admin.is_out(), "{name} may upgrade and is in service at {lb}");
+            keeps!(UpgradedOnlyWhileOut, seen.admin.is_out(), "{name} is in service at {lb}");
         }
     }
 
