@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use evenkeel::checker::Invariant::{self, BatchKept, PutBackOnlySettled, UpgradedOnlyWhileOut};
+
 /// A moment, in microseconds since the epoch, by the machine's one clock.
 pub type Micros = u64;
 
@@ -71,10 +73,19 @@ impl Journal {
         for pair in self.deploys.windows(2) {
             // One that never wrote its end was killed; when, nobody knows.
             if pair[0].to.is_some_and(|to| to > pair[1].from) {
-                return Err(format!("{node}: {:?} ran beside {:?}", pair[0], pair[1]));
+                let broken = BatchKept;
+                return Err(format!(
+                    "{broken} broke: {node}: {:?} ran beside {:?}",
+                    pair[0], pair[1]
+                ));
             }
         }
         Ok(())
+    }
+
+    /// When the deploy command that began then ended.
+    fn ended(&self, from: Micros) -> Option<Micros> {
+        self.deploys.iter().find(|deploy| deploy.from == from)?.to
     }
 
     /// From when to when nothing may be answered: from the beginning of a deploy command to the end of the first
@@ -111,8 +122,9 @@ pub fn hold(
     for (at, change) in changes {
         running += change;
         if running > batch as i32 {
+            let broken = BatchKept;
             return Err(format!(
-                "at {at} {running} deploy commands were running; the batch is {batch}"
+                "{broken} broke: at {at} {running} deploy commands were running; the batch is {batch}"
             ));
         }
     }
@@ -121,7 +133,13 @@ pub fn hold(
     for answer in answers {
         let spans = unfit.get(&answer.node).ok_or_else(|| format!("who is {answer:?}"))?;
         if let Some(span) = spans.iter().find(|(from, to)| (*from..*to).contains(&answer.sent)) {
-            return Err(format!("{answer:?}, though it was unfit from {} to {}", span.0, span.1));
+            // In the upgrade, or between that and the first check after it that was OK.
+            let (from, to) = span;
+            let ended = journals[&answer.node].ended(*from).is_some_and(|at| at <= answer.sent);
+            let broken = if ended { PutBackOnlySettled } else { UpgradedOnlyWhileOut };
+            return Err(format!(
+                "{broken} broke: {answer:?}, though it was unfit from {from} to {to}"
+            ));
         }
     }
     Ok(())
@@ -137,17 +155,17 @@ pub fn by(answers: &[Answer]) -> BTreeSet<(String, String)> {
 fn each_broken_promise_is_seen() {
     let good = "deploy 1 100\nended 1 200\ncheck 210 220 0\n";
     let answer = |sent| Answer { node: "a".into(), revision: "2".into(), sent };
-    for (name, a, b, sent, batch, holds) in [
-        ("before and after", good, "", vec![99, 220], 1, true),
-        ("in its upgrade", good, "", vec![150], 1, false),
-        ("unchecked", good, "", vec![205], 1, false),
+    for (name, a, b, sent, batch, broken) in [
+        ("before and after", good, "", vec![99, 220], 1, None),
+        ("in its upgrade", good, "", vec![150], 1, Some(UpgradedOnlyWhileOut)),
+        ("unchecked", good, "", vec![205], 1, Some(PutBackOnlySettled)),
         (
             "a check that failed",
             "deploy 1 100\nended 1 200\ncheck 210 220 2\n",
             "",
             vec![250],
             1,
-            false,
+            Some(PutBackOnlySettled),
         ),
         (
             "a check from before",
@@ -155,26 +173,40 @@ fn each_broken_promise_is_seen() {
             "",
             vec![250],
             1,
-            false,
+            Some(PutBackOnlySettled),
         ),
-        ("killed, and done again", &format!("deploy 9 50\n{good}"), "", vec![49, 230], 1, true),
-        ("killed, and put back", "deploy 9 50\ncheck 60 70 0\n", "", vec![80], 1, false),
+        ("killed, and done again", &format!("deploy 9 50\n{good}"), "", vec![49, 230], 1, None),
+        (
+            "killed, and put back",
+            "deploy 9 50\ncheck 60 70 0\n",
+            "",
+            vec![80],
+            1,
+            Some(UpgradedOnlyWhileOut),
+        ),
         (
             "two at once on a node",
             "deploy 1 100\ndeploy 2 150\nended 1 200\nended 2 210\n",
             "",
             vec![],
             9,
-            false,
+            Some(BatchKept),
         ),
-        ("one after the other", good, "deploy 1 200\nended 1 300\n", vec![], 1, true),
-        ("two nodes at once", good, "deploy 1 199\nended 1 300\n", vec![], 1, false),
-        ("a batch of two", good, "deploy 1 199\nended 1 300\n", vec![], 2, true),
+        ("one after the other", good, "deploy 1 200\nended 1 300\n", vec![], 1, None),
+        ("two nodes at once", good, "deploy 1 199\nended 1 300\n", vec![], 1, Some(BatchKept)),
+        ("a batch of two", good, "deploy 1 199\nended 1 300\n", vec![], 2, None),
     ] {
         let journals =
             [("a", a), ("b", b)].map(|(node, text)| (node.to_owned(), Journal::read(text)));
         let answers: Vec<Answer> = sent.into_iter().map(answer).collect();
         let held = hold(&journals.into(), &answers, batch);
-        assert_eq!(held.is_ok(), holds, "{name}: {held:?}");
+        let names = |broken: Invariant| format!("{broken} broke");
+        match broken {
+            None => assert_eq!(held, Ok(()), "{name}"),
+            Some(broken) => {
+                let error = held.expect_err(name);
+                assert!(error.starts_with(&names(broken)), "{name}: {error}");
+            }
+        }
     }
 }

@@ -10,11 +10,15 @@ mod disks;
 mod effects;
 mod traced;
 
+use evenkeel::checker::Invariant;
 use traced::Place;
 
 use crate::scene::{Broker, Plot, Scene};
 
 const ALFA: [&str; 3] = ["web1", "web2", "web3"];
+
+/// Those that nothing is asked of.
+const BRAVO: [&str; 2] = ["web4", "web5"];
 
 /// All places if `EVENKEEL_EVERY_PLACE` is set (`make killed`); otherwise `some` of them, evenly spread, for which a
 /// minute is enough.
@@ -43,17 +47,27 @@ fn open_gate(scene: &Scene) {
     scene.remove("web2", "gate");
 }
 
-/// The rollout ends as if nothing had happened, but for the attempts at `web2`.
+/// The rollout ends as if nothing had happened, but for the attempts at `web2`; and nothing has happened to the others.
 fn ends_well(mut scene: Scene, attempts: usize) {
     scene.converged("alfa", "2");
+    scene.converged("bravo", "1");
     scene.end_load();
-    for node in ALFA {
+    let told = ["shop/alfa is at 2"];
+    scene.told(&told);
+    scene.nothing_is_under_way();
+    scene.told(&told);
+    for node in ALFA.iter().chain(&BRAVO) {
+        let is_alfa = ALFA.contains(node);
         for lb in scene.lbs.keys() {
-            assert_eq!(scene.admin(lb, node), 0, "{node} at {lb}");
+            let bits = scene.admin(lb, node);
+            assert_eq!(bits, 0, "{} broke: {node} is out at {lb}", Invariant::Converges);
         }
-        assert_eq!(scene.running(node), "2", "{node}");
-        let expected = if node == "web2" { attempts } else { 1 };
-        assert_eq!(scene.attempts(node).len(), expected, "{node}");
+        assert_eq!(scene.running(node), if is_alfa { "2" } else { "1" }, "{node}");
+        let made = scene.attempts(node).len();
+        let expected = match *node {
+            "web2" => attempts,
+            _ => usize::from(is_alfa),
+        };
+        assert_eq!(made, expected, "{} broke: attempts at {node}", Invariant::TriesBounded);
     }
-    scene.told(&["shop/alfa is at 2"]);
 }

@@ -1,11 +1,14 @@
 //! Looking at a fleet: what the controller says, what was told, and what is true.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use evenkeel::bus::{Filter, Topic, decode, session};
+use evenkeel::checker::Invariant;
 use evenkeel::controller::view::{ClusterView, NodeAppView, View};
-use evenkeel::model::{AppName, ClusterName, Event, NodeName};
+use evenkeel::model::{AppName, ClusterName, Event, Mailbox, NodeName};
 use evenkeel::plan::Phase;
 
 use super::Scene;
@@ -40,7 +43,49 @@ impl Scene {
         let mut wanted: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
         got.sort();
         wanted.sort();
-        assert_eq!(got, wanted);
+        assert_eq!(got, wanted, "{} broke", Invariant::ToldOnce);
+    }
+
+    /// Waits until no server has a message any more, nor has said anything of one that nobody has heard: nothing more
+    /// can be told.
+    pub fn nothing_is_under_way(&self) {
+        self.wait_for("empty mailboxes, and no receipts", |scene| {
+            let retained = scene.retained(&[Filter::AllMailboxes, Filter::AllReceipts]);
+            let is_empty = |payload: &[u8]| {
+                let mailbox = decode::<Mailbox>(payload).expect("a mailbox");
+                mailbox.is_none_or(|mailbox| mailbox.messages.is_empty())
+            };
+            retained.iter().all(|(topic, payload)| match topic {
+                Topic::Mailbox(_) => is_empty(payload),
+                _ => false,
+            })
+        });
+    }
+
+    /// What the broker has retained under these filters.
+    fn retained(&self, filters: &[Filter]) -> BTreeMap<Topic, Vec<u8>> {
+        let name = "watcher";
+        let marker = Topic::NodeMarker(NodeName::new(name).expect("a name"));
+        let filters = [filters, &[Filter::One(marker.clone())]].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (bus, mut events) = self.on_the_bus(name);
+            let mut retained = BTreeMap::new();
+            loop {
+                match events.next().await.expect("the session lasts") {
+                    session::Event::Connected { .. } => {
+                        bus.subscribe(&filters).expect("a subscription");
+                        // What is retained comes before what is said after it was asked for.
+                        bus.publish(&marker, "1", false).expect("a marker");
+                    }
+                    session::Event::Message { topic, .. } if topic == marker => return retained,
+                    session::Event::Message { topic, payload, .. } => {
+                        retained.insert(topic, payload.to_vec());
+                    }
+                    _ => {}
+                }
+            }
+        })
     }
 
     pub fn titles(&self) -> Vec<String> {
