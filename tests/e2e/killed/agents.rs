@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use super::traced::{Place, Traced, places};
-use super::{ends_well, in_the_middle, open_gate, small};
+use super::{ends_well, in_the_middle, open_gate};
 use crate::parts::process::eventually;
 use crate::scene::{Broker, Plot, Scene};
 
@@ -12,7 +12,7 @@ on_both_brokers! {
     /// no other attempt begins, though one is allowed and another node may be missing.
     fn its_command_outlives_it(broker) {
         let app = vec![("rollout", "max_missing = 1")];
-        let mut scene = in_the_middle(Plot { batch: 1, app, ..small(broker) });
+        let mut scene = in_the_middle(Plot { batch: 1, app, ..Plot::new(broker) });
         scene.agent("web2").kill();
         scene.wait_for("its will is seen", |scene| scene.presence("web2") == "departed");
         assert!(scene.attempts("web3").is_empty(), "it may well be running");
@@ -29,7 +29,7 @@ on_both_brokers! {
 /// The first signal lets its command end, and it says how that went before it goes.
 #[test]
 fn asked_to_end_in_mid_upgrade() {
-    let mut scene = in_the_middle(small(Broker::Embedded));
+    let mut scene = in_the_middle(Plot::new(Broker::Embedded));
     scene.agent("web2").signal(Signal::TERM);
     scene.logs("web2", "ending upgrading=true");
     scene.agent("web2").assert_running();
@@ -43,7 +43,7 @@ fn asked_to_end_in_mid_upgrade() {
 /// The second does not: its command is killed, and another attempt is needed.
 #[test]
 fn forced_to_end_in_mid_upgrade() {
-    let mut scene = in_the_middle(small(Broker::Embedded));
+    let mut scene = in_the_middle(Plot::new(Broker::Embedded));
     scene.agent("web2").signal(Signal::TERM);
     scene.logs("web2", "ending upgrading=true");
     scene.agent("web2").signal(Signal::INT);
@@ -58,7 +58,7 @@ fn forced_to_end_in_mid_upgrade() {
 #[test]
 fn frozen_in_mid_upgrade_and_woken_after_the_rollout() {
     let app = vec![("rollout", "max_missing = 1")];
-    let mut scene = in_the_middle(Plot { app, keep_alive_s: 5, ..small(Broker::Mosquitto) });
+    let mut scene = in_the_middle(Plot { app, keep_alive_s: 5, ..Plot::new(Broker::Mosquitto) });
     scene.agent("web2").signal(Signal::STOP);
     open_gate(&scene);
     scene.wait_for("its command ends", |scene| scene.running("web2") == "2");
@@ -100,7 +100,7 @@ fn roll_out(scene: &mut Scene, name: &str, revision: u32, place: Option<&Place>)
 }
 
 fn at_its_effects(name: &str) {
-    let mut scene = small(Broker::Mosquitto).start();
+    let mut scene = Plot::new(Broker::Mosquitto).start();
     scene.converged("alfa", "1");
     scene.begin_load();
     assert!(!roll_out(&mut scene, name, 2, None), "nobody kills this one before it is done");
@@ -127,7 +127,7 @@ fn a_load_balancers_agent_at_its_effects() {
 
 #[test]
 fn a_notification_servers_agent_in_mid_rollout() {
-    let mut scene = in_the_middle(small(Broker::Mosquitto));
+    let mut scene = in_the_middle(Plot::new(Broker::Mosquitto));
     scene.agent("notify1").kill();
     scene.agent("notify2").kill();
     open_gate(&scene);
@@ -139,7 +139,7 @@ fn a_notification_servers_agent_in_mid_rollout() {
 /// Somebody is at work on the load balancer while its agent is away.
 #[test]
 fn a_load_balancers_agent_in_mid_rollout() {
-    let mut scene = small(Broker::Mosquitto).start();
+    let mut scene = Plot::new(Broker::Mosquitto).start();
     scene.converged("alfa", "1");
     scene.begin_load();
     scene.begin();

@@ -1,6 +1,6 @@
 //! HAProxy reloaded, killed and started again, and stopped.
 
-use super::{ends_well, in_the_middle, open_gate, small};
+use super::{ends_well, in_the_middle, open_gate};
 use crate::scene::{Broker, Plot, Scene};
 
 /// A fleet whose load goes through the second load balancer: who speaks to one that is killed has to fail.
@@ -15,12 +15,12 @@ fn two(plot: Plot) -> Scene {
 
 /// HAProxy is told nothing of what was before.
 fn forgetful() -> Plot {
-    Plot { state_file: false, ..small(Broker::Mosquitto) }
+    Plot { state_file: false, ..Plot::new(Broker::Mosquitto) }
 }
 
 #[test]
 fn reloaded() {
-    let mut scene = in_the_middle(small(Broker::Mosquitto));
+    let mut scene = in_the_middle(Plot::new(Broker::Mosquitto));
     scene.lb("lb1").reload();
     assert_eq!(scene.admin("lb1", "web2"), 1, "by its state file, at once");
     open_gate(&scene);
@@ -40,7 +40,7 @@ fn reloaded_without_a_state_file() {
 
 #[test]
 fn killed_and_started_again() {
-    let mut scene = two(small(Broker::Mosquitto));
+    let mut scene = two(Plot::new(Broker::Mosquitto));
     scene.lb("lb1").restart();
     assert_eq!(scene.admin("lb1", "web2"), 1, "by its state file, at once");
     scene.begin_load();
@@ -61,7 +61,7 @@ fn killed_and_started_again_without_a_state_file() {
 /// Nothing new is begun while one of them cannot be asked; what runs ends.
 #[test]
 fn one_of_two_is_stopped_for_a_while() {
-    let mut scene = two(Plot { batch: 1, ..small(Broker::Mosquitto) });
+    let mut scene = two(Plot { batch: 1, ..Plot::new(Broker::Mosquitto) });
     scene.lb("lb1").stop();
     scene.says("web3", "lb1");
     open_gate(&scene);

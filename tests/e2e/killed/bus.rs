@@ -1,6 +1,6 @@
 //! The broker killed and started again, with and without its memory, and agents that are cut off from it.
 
-use super::{ends_well, in_the_middle, open_gate, small};
+use super::{ends_well, in_the_middle, open_gate};
 use crate::parts::namespace::Namespaces;
 use crate::scene::{Broker, Plot, Scene};
 
@@ -15,22 +15,31 @@ fn without_the_bus(mut scene: Scene) {
 
 #[test]
 fn the_broker_is_killed_and_remembers_nothing() {
-    let mut scene = in_the_middle(small(Broker::Mosquitto));
+    let mut scene = in_the_middle(Plot::new(Broker::Mosquitto));
     scene.mosquitto().kill();
     without_the_bus(scene);
 }
 
 #[test]
 fn the_broker_is_stopped_and_remembers_all() {
-    let mut scene = in_the_middle(Plot { persistent: true, ..small(Broker::Mosquitto) });
+    let mut scene = in_the_middle(Plot { persistent: true, ..Plot::new(Broker::Mosquitto) });
     scene.mosquitto().stop();
+    without_the_bus(scene);
+}
+
+/// It has no time to write anything, and what is on its disk is of this moment.
+#[test]
+fn the_broker_is_killed_and_remembers_all() {
+    let mut scene = in_the_middle(Plot { persistent: true, ..Plot::new(Broker::Mosquitto) });
+    scene.mosquitto().save();
+    scene.mosquitto().kill();
     without_the_bus(scene);
 }
 
 /// It comes back with assignments, reports and a ledger from before the rollout.
 #[test]
 fn the_broker_is_killed_and_remembers_what_was() {
-    let mut scene = Plot { persistent: true, ..small(Broker::Mosquitto) }.start();
+    let mut scene = Plot { persistent: true, ..Plot::new(Broker::Mosquitto) }.start();
     scene.converged("alfa", "1");
     scene.converged("bravo", "1");
     scene.mosquitto().save();
@@ -43,7 +52,7 @@ fn the_broker_is_killed_and_remembers_what_was() {
 /// The broker goes before anybody is told, with the controller, and comes back with a memory of before the rollout.
 #[test]
 fn the_broker_and_the_controller_are_killed() {
-    let mut scene = Plot { persistent: true, ..small(Broker::Mosquitto) }.start();
+    let mut scene = Plot { persistent: true, ..Plot::new(Broker::Mosquitto) }.start();
     scene.converged("alfa", "1");
     scene.mosquitto().save();
     scene.begin_load();
@@ -63,7 +72,7 @@ fn with_a_cable(far: &'static [&'static str], scenario: fn(Scene)) {
     let test = std::thread::spawn(move || {
         let namespaces = Some(Namespaces::enter());
         let plot =
-            Plot { namespaces, far: far.to_vec(), keep_alive_s: 5, ..small(Broker::Mosquitto) };
+            Plot { namespaces, far: far.to_vec(), keep_alive_s: 5, ..Plot::new(Broker::Mosquitto) };
         scenario(in_the_middle(plot));
     });
     if let Err(panic) = test.join() {

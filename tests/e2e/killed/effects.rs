@@ -45,8 +45,7 @@ fn at_rest(scene: &mut Scene, revision: u32) {
 
 on_both_brokers! {
     fn at_every_effect(broker) {
-        let plot = Plot { clusters: vec![("alfa", 3)], batch: 1, ..Plot::new(broker) };
-        let mut scene = plot.start();
+        let mut scene = Plot::new(broker).start();
         scene.converged("alfa", "1");
         scene.begin_load();
         scene.kill_controller();

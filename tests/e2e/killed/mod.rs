@@ -10,15 +10,18 @@ mod disks;
 mod effects;
 mod traced;
 
+use std::ops::RangeInclusive;
+
 use evenkeel::checker::Invariant;
 use traced::Place;
 
-use crate::scene::{Broker, Plot, Scene};
+use crate::scene::{Plot, Scene};
 
-const ALFA: [&str; 3] = ["web1", "web2", "web3"];
+/// The cluster that is upgraded, in the reference scenario.
+const ALFA: [&str; 5] = ["web1", "web2", "web3", "web4", "web5"];
 
 /// Those that nothing is asked of.
-const BRAVO: [&str; 2] = ["web4", "web5"];
+const BRAVO: [&str; 4] = ["web6", "web7", "web8", "web9"];
 
 /// All places if `EVENKEEL_EVERY_PLACE` is set (`make killed`); otherwise `some` of them, evenly spread, for which a
 /// minute is enough.
@@ -26,11 +29,6 @@ fn tried(all: &[Place], some: usize) -> Vec<Place> {
     let every = std::env::var_os("EVENKEEL_EVERY_PLACE").is_some();
     let (some, last) = (if every { all.len() } else { some }, all.len() - 1);
     (0..some).map(|at| all[at * last / (some - 1)].clone()).collect()
-}
-
-/// The cluster that is upgraded, and one that serves meanwhile.
-fn small(broker: Broker) -> Plot {
-    Plot { clusters: vec![("alfa", 3), ("bravo", 2)], ..Plot::new(broker) }
 }
 
 /// A fleet under load, in mid-rollout: `web2` is being upgraded, and will be until its gate is opened.
@@ -48,7 +46,11 @@ fn open_gate(scene: &Scene) {
 }
 
 /// The rollout ends as if nothing had happened, but for the attempts at `web2`; and nothing has happened to the others.
-fn ends_well(mut scene: Scene, attempts: usize) {
+fn ends_well(scene: Scene, attempts: usize) {
+    ends_well_within(scene, attempts..=attempts);
+}
+
+fn ends_well_within(mut scene: Scene, attempts: RangeInclusive<usize>) {
     scene.converged("alfa", "2");
     scene.converged("bravo", "1");
     scene.end_load();
@@ -65,9 +67,10 @@ fn ends_well(mut scene: Scene, attempts: usize) {
         assert_eq!(scene.running(node), if is_alfa { "2" } else { "1" }, "{node}");
         let made = scene.attempts(node).len();
         let expected = match *node {
-            "web2" => attempts,
-            _ => usize::from(is_alfa),
+            "web2" => attempts.clone(),
+            _ => usize::from(is_alfa)..=usize::from(is_alfa),
         };
-        assert_eq!(made, expected, "{} broke: attempts at {node}", Invariant::TriesBounded);
+        let names = Invariant::TriesBounded;
+        assert!(expected.contains(&made), "{names} broke: {made} attempts at {node}");
     }
 }
