@@ -69,20 +69,25 @@ impl Drop for Traced {
     }
 }
 
-/// The places in what was traced: for each system call as many as the busiest thread made. What was said over HTTP
-/// is none of the rollout.
-pub fn places(file: &Path) -> Vec<Place> {
+/// How often each thread made each system call, by what strace wrote; of the lines that `counts`.
+fn made(file: &Path, counts: impl Fn(&&str) -> bool) -> BTreeMap<(String, String), usize> {
     let text = std::fs::read_to_string(file).expect("what strace wrote");
     let mut made: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.contains("\"HTTP/1.")) {
+    for line in text.lines().filter(counts) {
         let Some((thread, rest)) = line.split_once(' ') else { continue };
         let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
         if EFFECTS.split(',').any(|effect| effect == call) {
             *made.entry((call.to_owned(), thread.to_owned())).or_default() += 1;
         }
     }
+    made
+}
+
+/// The places in what was traced: for each system call as many as the busiest thread made. What was said over HTTP
+/// is none of the rollout.
+pub fn places(file: &Path) -> Vec<Place> {
     let mut most: BTreeMap<String, usize> = BTreeMap::new();
-    for ((call, _), count) in made {
+    for ((call, _), count) in made(file, |line| !line.contains("\"HTTP/1.")) {
         let most = most.entry(call).or_default();
         *most = (*most).max(count);
     }
@@ -90,4 +95,10 @@ pub fn places(file: &Path) -> Vec<Place> {
         (1..=count).map(move |number| Place { call: call.clone(), number })
     };
     most.into_iter().flat_map(of).collect()
+}
+
+/// Whether a process that was traced came to a place.
+pub fn came_to(file: &Path, place: &Place) -> bool {
+    let made = made(file, |_| true);
+    made.iter().any(|((call, _), count)| *call == place.call && *count >= place.number)
 }
