@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use inputs::{BYTES_MAX, Input};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+/// How much memory one input may take at its most, in bytes, with all that becomes of it.
+const MEMORY_MAX: u64 = 1 << 20;
+
 /// How many changed seeds are tried, where `PROPTEST_CASES` does not ask for another number.
 const CASES: u32 = 400;
 
@@ -28,17 +31,25 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
 }
 
 fn try_out(input: &Input) {
+    let most = Cell::new(0);
+    let hand_in = |bytes: &[u8]| {
+        let mut taken = false;
+        let memory = allocation_counter::measure(|| taken = (input.hand_in)(bytes));
+        most.set(memory.bytes_max.max(most.get()));
+        assert!(memory.bytes_max <= MEMORY_MAX, "{} bytes take {memory:?}", bytes.len());
+        taken
+    };
     let seeds = files(&folder("seeds", input));
     assert!(seeds.len() >= 2, "{} has no seeds", input.name);
-    let taken = seeds.iter().filter(|bytes| (input.hand_in)(bytes)).count();
+    let taken = seeds.iter().filter(|bytes| hand_in(bytes)).count();
     assert!(taken > 0, "no seed of {} is taken, so that nothing is tried", input.name);
     let mut known = seeds;
     known.extend(files(&folder("found", input)));
     for bytes in &known {
         assert!(bytes.len() <= BYTES_MAX, "it is too long to be tried by a search");
-        (input.hand_in)(bytes);
+        hand_in(bytes);
     }
-    (input.hand_in)(b"");
+    hand_in(b"");
     let config = match std::env::var_os("PROPTEST_CASES") {
         Some(_) => Config::default(),
         None => Config::with_cases(CASES),
@@ -49,13 +60,14 @@ fn try_out(input: &Input) {
         TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let taken = Cell::new(0);
     let tried = runner.run(&mutation::mutated(known, BYTES_MAX), |bytes| {
-        taken.set(taken.get() + u32::from((input.hand_in)(&bytes)));
+        taken.set(taken.get() + u32::from(hand_in(&bytes)));
         Ok(())
     });
     if let Err(error) = tried {
         panic!("{error}\nPut it into {}", folder("found", input).display());
     }
     assert!(taken.get() > 0, "nothing that was changed is taken any more");
+    println!("{}: {} KiB of memory at most", input.name, most.get() >> 10);
 }
 
 #[test]
