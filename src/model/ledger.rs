@@ -26,6 +26,7 @@ pub struct ClusterLedger {
     /// Causes that somebody has been told of and that last.
     pub told: BTreeMap<Cause, Told>,
     /// Messages without a receipt.
+    #[serde(deserialize_with = "super::message::by_their_keys")]
     pub messages: BTreeMap<MessageKey, Message>,
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::desired::NotifyOn;
 use super::name::{AppName, ClusterName, NodeName, RecipientName, Revision, RolloutId};
@@ -176,7 +177,22 @@ fn lines<const N: usize>(of: [&str; N]) -> String {
 #[serde(deny_unknown_fields)]
 pub struct Mailbox {
     /// By key; one that vanishes needs no more effort.
+    #[serde(deserialize_with = "by_their_keys")]
     pub messages: BTreeMap<MessageKey, Message>,
+}
+
+/// Messages, each under its own key: one under another's would be delivered over and over, since what became of it
+/// would never be found.
+pub(super) fn by_their_keys<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<MessageKey, Message>, D::Error> {
+    let messages = BTreeMap::<MessageKey, Message>::deserialize(deserializer)?;
+    match messages.iter().find(|(key, message)| **key != message.key) {
+        Some((key, message)) => {
+            Err(D::Error::custom(format!("the message {} is under the key {key}", message.key)))
+        }
+        None => Ok(messages),
+    }
 }
 
 /// The document at `receipts/<node>/<key>`: what became of a message at one server. Retained until the ledger has it.

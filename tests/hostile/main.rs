@@ -8,6 +8,7 @@ mod inputs;
 mod mutation;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use inputs::{BYTES_MAX, Input};
@@ -16,6 +17,16 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 /// How much memory one input may take at its most, in bytes, with all that becomes of it.
 const MEMORY_MAX: u64 = 1 << 20;
 
+/// Seeds that are not taken, nor meant to be; by kind and name.
+const REFUSED: &[(&str, &str)] = &[
+    ("desired", "faulty"),
+    ("haproxy", "errors"),
+    ("nrpe", "faulty"),
+    ("plugin", "silent"),
+    ("release", "links.tar"),
+    ("release", "odd-kinds.tar"),
+];
+
 /// How many changed seeds are tried, where `PROPTEST_CASES` does not ask for another number.
 const CASES: u32 = 400;
 
@@ -23,11 +34,13 @@ fn folder(of: &str, input: &Input) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(of).join(input.name)
 }
 
-fn files(folder: &Path) -> Vec<Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.sort();
-    paths.iter().map(|path| std::fs::read(path).expect("a readable file")).collect()
+/// The files in a folder, by their names.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeMap::new() };
+    let entries = entries.map(|entry| entry.expect("an entry"));
+    let name = |entry: &std::fs::DirEntry| entry.file_name().into_string().expect("a name");
+    let read = |entry: &std::fs::DirEntry| std::fs::read(entry.path()).expect("a readable file");
+    entries.map(|entry| (name(&entry), read(&entry))).collect()
 }
 
 fn try_out(input: &Input) {
@@ -41,10 +54,13 @@ fn try_out(input: &Input) {
     };
     let seeds = files(&folder("seeds", input));
     assert!(seeds.len() >= 2, "{} has no seeds", input.name);
-    let taken = seeds.iter().filter(|bytes| hand_in(bytes)).count();
-    assert!(taken > 0, "no seed of {} is taken, so that nothing is tried", input.name);
-    let mut known = seeds;
-    known.extend(files(&folder("found", input)));
+    // One that has been left behind by the format tries nothing any more.
+    let refused: Vec<&String> =
+        seeds.iter().filter(|(_, bytes)| !hand_in(bytes)).map(|(name, _)| name).collect();
+    let meant: Vec<&str> = REFUSED.iter().filter(|of| of.0 == input.name).map(|of| of.1).collect();
+    assert_eq!(refused, meant, "seeds of {} that are refused", input.name);
+    let found = files(&folder("found", input));
+    let known: Vec<Vec<u8>> = seeds.into_values().chain(found.into_values()).collect();
     for bytes in &known {
         assert!(bytes.len() <= BYTES_MAX, "it is too long to be tried by a search");
         hand_in(bytes);
