@@ -322,8 +322,9 @@ impl World {
         let name = ServerName::new(web.as_str()).expect("a name");
         let servers = &mut agent.haproxy.as_mut().expect("a HAProxy").servers;
         let server = servers.get_mut(&name).expect("a server");
+        let looks = agent.core.is_some() && agent.frozen.is_none();
         let again = agent.unseen.get(&name).is_some_and(|(before, at_ms)| {
-            before.is_forced_maintenance() && self.now_ms - at_ms < LOOK_MS
+            before.is_forced_maintenance() && (self.now_ms - at_ms < LOOK_MS || !looks)
         });
         if again && server.admin.is_drain() && bits & AdminBits::FORCED_MAINTENANCE != 0 {
             return; // it would look as if the first had never been lifted, which is not promised to be seen
