@@ -13,9 +13,6 @@ use crate::model::{
 /// How much longer than its limit an attempt may be under way: its agent ends it, and then reports.
 const GRACE_MS: u64 = 30_000;
 
-/// How many revisions a cluster may have come to by chance since it last converged with its rollout.
-const BY_CHANCE_MAX: usize = 3;
-
 /// A server at a load balancer.
 pub(super) type Spot = (NodeName, BackendName, ServerName);
 
@@ -31,7 +28,7 @@ pub(super) struct Known {
     /// Clusters of which a controller without its disk has not found the files yet.
     files_lost: BTreeSet<ClusterName>,
     /// Every revision that was ever wanted of a cluster.
-    wanted: BTreeMap<ClusterName, BTreeSet<Revision>>,
+    pub wanted: BTreeMap<ClusterName, BTreeSet<Revision>>,
     pub heard: BTreeMap<NodeName, Arc<Report>>,
     /// Heard live, and not lost since.
     pub present: BTreeSet<NodeName>,
@@ -65,7 +62,7 @@ pub(super) struct Known {
     /// The target of a cluster when a node was last taken out for it, or permitted.
     pub aimed: BTreeMap<ClusterName, Revision>,
     /// Something has changed since it was last looked who has converged.
-    changed: bool,
+    pub changed: bool,
     /// Numbers facts, to tell what came first.
     clock: u64,
 }
@@ -343,55 +340,6 @@ impl Known {
     pub(super) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
-    }
-
-    /// Remembers which clusters are at a revision as a whole, be it one that the files have overtaken: as many members
-    /// as must be there are, and every one that is, unless held, runs it and is in service.
-    /// Whatever changes that is called first, so that no moment is missed.
-    pub(super) fn note_convergence(&mut self) {
-        if !std::mem::take(&mut self.changed) {
-            return;
-        }
-        let mut reached = Vec::new();
-        for (cluster, (settings, _)) in &self.desired {
-            let mut there = self.members(cluster);
-            there.retain(|name| self.present.contains(name));
-            if there.is_empty() || self.missing(cluster) > settings.rollout.max_missing as usize {
-                continue;
-            }
-            there.retain(|name| !settings.hold.contains(name));
-            let runs = there.first().map_or(Some(&settings.revision), |name| self.revision(name));
-            let is_at = |name: &NodeName| self.revision(name) == runs && self.is_in_service(name);
-            let wanted = self.wanted.get(cluster);
-            let runs = runs.filter(|runs| wanted.is_some_and(|wanted| wanted.contains(*runs)));
-            if let Some(revision) = runs.filter(|_| there.iter().all(is_at)) {
-                reached.push((cluster.clone(), revision.clone(), there.is_empty()));
-            }
-        }
-        for (cluster, revision, all_held) in reached {
-            if all_held {
-                // Nobody runs it, but nobody is waited for either.
-                self.converged_held.entry(cluster.clone()).or_default().insert(revision.clone());
-                self.converged_before.entry(cluster).or_default().insert(revision);
-                continue;
-            }
-            // What had failed has been mended since.
-            if self.rejected.get(&cluster).is_some_and(|((_, tried, _), _)| *tried == revision) {
-                self.rejected.remove(&cluster);
-            }
-            let Some(before) = self.converged.insert(cluster.clone(), revision.clone()) else {
-                continue;
-            };
-            if before != revision {
-                let last = self.converged_last.entry(cluster.clone()).or_default();
-                last.retain(|earlier| *earlier != before && *earlier != revision);
-                last.push(before.clone());
-                if last.len() > BY_CHANCE_MAX {
-                    last.remove(0);
-                }
-            }
-            self.converged_before.entry(cluster).or_default().insert(before);
-        }
     }
 
     // -- what is heard

@@ -9,6 +9,7 @@
 //! model, a recording) can be judged by one and the same text.
 
 mod asked;
+mod converged;
 mod fact;
 mod known;
 #[cfg(test)]

@@ -149,7 +149,7 @@ fn untouched_where_paused() {
             let mut bench = out();
             bench.declare("2", |settings| settings.paused = true);
             let asked = bench.work("web1", None);
-            bench.plan(vec![asked]);
+            bench.asks(vec![asked]);
             bench
         },
     );

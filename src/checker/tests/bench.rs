@@ -202,10 +202,10 @@ impl Bench {
         let new = || Assignment {
             app: app(),
             node: node(name),
-            stamp: Stamp {
-                epoch: Epoch { number: 1, controller: ControllerId::new("me").unwrap() },
-                generation: 0,
-            },
+            stamp: serde_json::from_str(
+                r#"{"epoch":{"number":1,"controller":"me"},"generation":0}"#,
+            )
+            .unwrap(),
             probes: BTreeSet::new(),
             work: None,
             balance: BTreeMap::new(),
@@ -214,7 +214,7 @@ impl Bench {
     }
 
     /// One plan, which asks all this.
-    pub fn plan(&mut self, asked: Vec<Assignment>) {
+    pub fn asks(&mut self, asked: Vec<Assignment>) {
         let mut planned = BTreeMap::new();
         for mut assignment in asked {
             assignment.stamp.generation += 1;
@@ -231,7 +231,7 @@ impl Bench {
             work.servers.extend(names.iter().map(|name| (server(name), order)));
             assignment
         });
-        self.plan(asked.into());
+        self.asks(asked.into());
     }
 
     pub fn work(&self, name: &str, attempt: Option<u32>) -> Assignment {
@@ -263,7 +263,7 @@ impl Bench {
 
     pub fn permit(&mut self, name: &str, attempt: u32) {
         let asked = self.work(name, Some(attempt));
-        self.plan(vec![asked]);
+        self.asks(vec![asked]);
     }
 
     pub fn starts(&mut self, name: &str, attempt: u32) {
@@ -343,7 +343,7 @@ impl Bench {
         self.starts(name, 1);
         self.ends(name, 1, AttemptOutcome::Succeeded);
         let asked = self.work(name, None);
-        self.plan(vec![asked]);
+        self.asks(vec![asked]);
         self.hear(name);
         self.settles(name, true);
         self.bring_in(name);
@@ -377,7 +377,7 @@ pub fn upgraded() -> Bench {
     bench.starts("web1", 1);
     bench.ends("web1", 1, AttemptOutcome::Succeeded);
     let asked = bench.work("web1", None);
-    bench.plan(vec![asked]);
+    bench.asks(vec![asked]);
     bench.hear("web1");
     bench
 }

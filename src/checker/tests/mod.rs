@@ -213,7 +213,7 @@ fn batch_kept() {
         let mut bench = out();
         bench.take_out("web2");
         let asked = ["web1", "web2"].map(|name| bench.work(name, Some(1)));
-        bench.plan(asked.into());
+        bench.asks(asked.into());
         bench
     });
     wrong(Invariant::BatchKept, "another one may be upgrading", "1 may be upgrading", || {

@@ -97,8 +97,8 @@ pub fn places(file: &Path) -> Vec<Place> {
     most.into_iter().flat_map(of).collect()
 }
 
-/// Whether a process that was traced came to a place.
-pub fn came_to(file: &Path, place: &Place) -> bool {
+/// How often the thread that got there first made the call of a place: as often as that says if it was killed there.
+pub fn calls(file: &Path, place: &Place) -> usize {
     let made = made(file, |_| true);
-    made.iter().any(|((call, _), count)| *call == place.call && *count >= place.number)
+    made.iter().filter(|((call, _), _)| *call == place.call).map(|(_, n)| *n).max().unwrap_or(0)
 }
