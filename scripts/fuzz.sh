@@ -29,8 +29,13 @@ for target in "$@"; do
     echo "fuzz: $target, $seconds s" >&2
     # What the search finds on its way is kept from one run to the next, but not committed.
     mkdir -p "fuzz/corpus/$target" "fuzz/found/$target"
+    case $target in
+    report | assignment | document) words=-dict=fuzz/dictionaries/bus.dict ;;
+    release) words= ;; # archives have no words
+    *) words=-dict=fuzz/dictionaries/$target.dict ;;
+    esac
     # The bounds that docs/hostile-input.md states. -max_len as BYTES_MAX in tests/hostile/inputs/mod.rs.
     cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" "fuzz/found/$target" -- \
         -max_total_time="$seconds" -max_len=16384 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 \
-        -print_final_stats=1
+        -print_final_stats=1 ${words:+"$words"}
 done

@@ -13,7 +13,7 @@ use evenkeel::agent::core::{
 };
 use evenkeel::checker::{By, Fact};
 use evenkeel::model::*;
-use evenkeel::plan::ports::{BalancerState, SetServer, UpgradeError};
+use evenkeel::plan::ports::{BalancerState, ProcessId, SetServer, UpgradeError};
 
 use crate::haproxy::{Haproxy, Server};
 use crate::mutant;
@@ -165,10 +165,14 @@ impl Agent {
     }
 
     /// With these bits a server would be as its core last read it, by which nobody can tell that a hand or a reload has
-    /// changed it in between, and whose they are.
+    /// changed it in between, and whose they are; or as a reload that it has not noticed yet may have left it.
     pub fn would_not_see(&self, web: &NodeName, bits: AdminBits) -> bool {
-        let read = self.read.as_ref();
-        read.is_some_and(|read| read.backends[&backend()][&server(web)].admin == bits)
+        let process = self.haproxy.as_ref().map(|haproxy| ProcessId(haproxy.process));
+        self.read.as_ref().is_some_and(|read| {
+            let reloaded = Some(read.process) != process;
+            read.backends[&backend()][&server(web)].admin == bits
+                || (reloaded && bits.is_forced_maintenance())
+        })
     }
 
     /// HAProxy has changed since its core last read it.

@@ -103,11 +103,15 @@ fn is_true(state: &State, web: &NodeName, of: &ClusterName, decision: &Decision)
         agent.failed.get(target).is_some_and(|times| *times >= settings.rollout.tries)
             || agent.unsettled.get(target) == Some(&true)
     };
-    // Where it is rolled back, it stays so, whatever the checks say later.
-    let rolls_back = settings.rollout.on_failure == OnFailure::Rollback;
+    // What was rejected then stays so, whatever its checks say later.
     let has_failed = |name: &NodeName| {
-        let unsettled = &state.agents[name].unsettled;
-        failed(name) || (rolls_back && unsettled.contains_key(&settings.revision))
+        failed(name) || state.agents[name].unsettled.contains_key(&settings.revision)
+    };
+    // A rollback that fails is held, at what it was to go back to.
+    let rolls_back = settings.rollout.on_failure == OnFailure::Rollback;
+    let fails_back = |name: &NodeName| {
+        let mut failed = state.agents[name].failed.values();
+        rolls_back && failed.any(|times| *times >= settings.rollout.tries)
     };
     let siblings = || members.iter().filter(|(_, cluster)| **cluster == of).map(|(name, _)| *name);
     let is_late = |other: &ClusterName| {
@@ -126,7 +130,7 @@ fn is_true(state: &State, web: &NodeName, of: &ClusterName, decision: &Decision)
         }
         Decision::Done(Done::Held) => settings.hold.contains(web) && is_out(),
         Decision::Blocked(Blocked::Paused) => settings.paused,
-        Decision::Blocked(Blocked::Failed { .. }) => failed(web) && is_out(),
+        Decision::Blocked(Blocked::Failed { .. }) => (failed(web) || fails_back(web)) && is_out(),
         Decision::Blocked(Blocked::Rejected { .. }) => siblings().any(has_failed),
         Decision::Blocked(Blocked::ForeignMaintenance { lb, .. }) => {
             let backend = settings.load_balancer.as_ref().map(|balancing| &balancing.backend);
