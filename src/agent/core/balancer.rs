@@ -171,10 +171,10 @@ impl Balancer {
             if self.setup.state_file {
                 self.unkept.insert(place.clone());
             }
-            if command.state == SetState::Ready && error.is_none() {
-                self.sent.insert(place.clone(), Sent::Ready);
-            }
             if let Some(attempt) = self.attempts.get_mut(&place) {
+                if command.state == SetState::Ready && error.is_none() {
+                    self.sent.insert(place, Sent::Restored { process: attempt.process });
+                }
                 attempt.error = error;
             }
         }
@@ -321,12 +321,15 @@ impl Balancer {
     fn record(&mut self, step: &mut Step) {
         let Some(observed) = self.fresh() else { return };
         let mut taken = BTreeSet::new();
+        let mut restored = BTreeMap::new();
         for (place, ordered) in collect(step.disk.memory()) {
             // A change of the record can lead to another: an order in the first, its state in the second.
             for _ in 0..2 {
                 let holding = step.disk.memory().holding(&place.0, &place.1);
-                let sent = self.sent(&place);
-                match need(&ordered, holding, observed.server(&place), observed.process, sent) {
+                let (sent, process) = (self.sent(&place), observed.process);
+                let seen = observed.server(&place);
+                let is_out = seen.is_some_and(|seen| seen.admin.is_forced_maintenance());
+                match need(&ordered, holding, seen, process, sent) {
                     Need::Record(new) => {
                         let before = holding.map(|holding| holding.owned.before);
                         if before.is_none() {
@@ -336,8 +339,14 @@ impl Balancer {
                         let backend = step.disk.change().owned.entry(place.0.clone()).or_default();
                         backend.insert(place.1.clone(), new);
                     }
-                    // A reload may bring the maintenance back, and it would be nobody's.
-                    Need::Disown if self.is_unsafe(&place) => break,
+                    // A reload may bring the maintenance back, and it would be nobody's. Until then a hand's is one
+                    // that comes in a process in which ours was gone.
+                    Need::Disown if self.is_unsafe(&place) && !is_out => {
+                        if matches!(sent, Sent::Maintenance | Sent::Restored { .. }) {
+                            restored.insert(place.clone(), Sent::Restored { process });
+                        }
+                        break;
+                    }
                     Need::Disown => {
                         disown(step, &ordered.app, &place);
                     }
@@ -351,6 +360,7 @@ impl Balancer {
                 }
             }
         }
+        self.sent.extend(restored);
         self.sent.extend(taken.into_iter().map(|place| (place, Sent::Nothing)));
         let memory = step.disk.memory();
         self.sent.retain(|place, _| memory.holding(&place.0, &place.1).is_some());

@@ -50,8 +50,11 @@ pub(super) enum Sent {
     Drain,
     /// Maintenance, or something in an earlier life.
     Maintenance,
-    /// That it is ready again, and it has said so.
-    Ready,
+    /// That it is ready again, and it has said so. Or it was seen as it is to be again.
+    Restored {
+        /// The process that was known as it was sent, or in which it was last seen so.
+        process: ProcessId,
+    },
 }
 
 /// What one server needs.
@@ -105,7 +108,7 @@ fn keep_out(
     let same_process = holding.process == Some(process.0);
     if seen.admin.is_forced_maintenance() {
         // Before we have set it, it is somebody else's, who has been quicker.
-        let by_a_hand = is_a_hands(holding, sent, same_process);
+        let by_a_hand = is_a_hands(holding, sent, process);
         let before = if by_a_hand { seen.admin } else { holding.owned.before };
         if same_process && !holding.draining && before == holding.owned.before {
             return Need::Nothing;
@@ -116,7 +119,7 @@ fn keep_out(
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
     // A new process has read its configuration, and nobody has wanted anything but a drain, which no configuration has.
-    let bits = without_our_drain(holding, seen.admin, sent, same_process);
+    let bits = without_our_drain(holding, seen.admin, sent, process);
     let wanted = if same_process {
         bits != holding.owned.before
     } else {
@@ -139,14 +142,14 @@ fn keep_out(
 }
 
 fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, sent: Sent) -> Need {
-    let same_process = holding.process == Some(process.0);
+    let same_process = holding.process == Some(process.0) || sent == Sent::Restored { process };
     let out = seen.admin.is_forced_maintenance();
-    if out && is_a_hands(holding, sent, same_process) {
+    if out && is_a_hands(holding, sent, process) {
         return Need::Disown;
     }
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
     match SetState::restoring(holding.owned.before) {
-        Some(SetState::Ready) if out || (drained && is_our_drain(holding, sent, same_process)) => {
+        Some(SetState::Ready) if out || (drained && is_our_drain(holding, sent, process)) => {
             Need::Set(SetState::Ready)
         }
         // A reload has lost the maintenance, and the drain that is to be restored with it.
@@ -156,22 +159,22 @@ fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, sent: Sent
 }
 
 /// Whether a maintenance that is seen is somebody else's: we have set none in this life, or, which outlives it, got no
-/// further than a drain; or we have lifted ours, and only a new process can have found it in an old file.
-fn is_a_hands(holding: &Holding, sent: Sent, same_process: bool) -> bool {
+/// further than a drain; or ours is lifted, and only a new process can have found it in an old file.
+fn is_a_hands(holding: &Holding, sent: Sent, process: ProcessId) -> bool {
     match sent {
         Sent::Nothing | Sent::Drain => true,
         Sent::Maintenance => holding.draining && !holding.closing,
-        Sent::Ready => same_process,
+        Sent::Restored { process: restored } => restored == process,
     }
 }
 
 /// Whether a drain that is seen may be ours, on the way to maintenance.
-fn is_our_drain(holding: &Holding, sent: Sent, same_process: bool) -> bool {
+fn is_our_drain(holding: &Holding, sent: Sent, process: ProcessId) -> bool {
     holding.draining
         && match sent {
             Sent::Nothing => false,
             Sent::Drain | Sent::Maintenance => true,
-            Sent::Ready => !same_process,
+            Sent::Restored { process: restored } => restored != process,
         }
 }
 
@@ -180,9 +183,9 @@ fn without_our_drain(
     holding: &Holding,
     bits: AdminBits,
     sent: Sent,
-    same_process: bool,
+    process: ProcessId,
 ) -> AdminBits {
-    if !is_our_drain(holding, sent, same_process) {
+    if !is_our_drain(holding, sent, process) {
         return bits;
     }
     let before = holding.owned.before.0 & AdminBits::FORCED_DRAIN;
