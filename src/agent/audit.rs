@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::core::{Memory, Note};
 use crate::history::{Lines, Rotation, Trail, time};
-use crate::model::{AppName, Attempt, AttemptOutcome, Change, Epoch, NodeName, Stamp, Wall};
+use crate::model::{
+    AppName, Attempt, AttemptOutcome, Change, Epoch, NodeName, PublicKey, RefusalReason, Stamp,
+    Wall,
+};
 
 /// The file in the state directory; with the one before, `audit.log.1`, it is kept to twice [`BYTES_MAX`].
 const NAME: &str = "audit.log";
@@ -15,12 +18,17 @@ const NAME: &str = "audit.log";
 /// An upgrade has some ten lines of a quarter of a kilobyte: some thousands of upgrades.
 const BYTES_MAX: u64 = 4 << 20;
 
+/// Apps whose signatures are remembered; more than command any node.
+const APPS_MAX: usize = 1_024;
+
 /// The trail of one agent.
 pub(super) struct Audit {
     node: NodeName,
     trail: Trail,
     /// The assignment in force, per app: on whose word whatever is done is done.
     told: BTreeMap<AppName, Stamp>,
+    /// The assignment that came last, per app, and the key that has signed it, if any has.
+    came: BTreeMap<AppName, (Stamp, Option<PublicKey>)>,
 }
 
 impl Audit {
@@ -30,7 +38,22 @@ impl Audit {
         let told = told.map(|(app, assignment)| (app.clone(), assignment.stamp.clone())).collect();
         let rotation = Rotation::At { bytes_max: BYTES_MAX };
         let trail = Trail::start(Lines::new(folder.join(NAME), rotation));
-        Audit { node, trail, told }
+        Audit { node, trail, told, came: BTreeMap::new() }
+    }
+
+    /// Remembers who has signed an assignment, which may be accepted at once, later, or not.
+    pub fn came(&mut self, app: &AppName, stamp: &Stamp, key: Option<PublicKey>) {
+        if self.came.len() < APPS_MAX || self.came.contains_key(app) {
+            self.came.insert(app.clone(), (stamp.clone(), key));
+        }
+    }
+
+    /// The key that has signed what bears `stamp`, of which 0 says any of its epoch; none if it has not come in this life.
+    fn key(&self, app: &AppName, stamp: &Stamp) -> Option<Option<PublicKey>> {
+        let (came, key) = self.came.get(app)?;
+        let any = stamp.generation == 0;
+        let same = came.epoch == stamp.epoch && (any || came.generation == stamp.generation);
+        same.then_some(*key)
     }
 
     /// Adds what a note says of orders and deeds; what it says of the machine alone is for the log only.
@@ -52,6 +75,10 @@ impl Audit {
             line.insert("controller".to_owned(), json!(stamp.epoch.controller.as_str()));
             line.insert("generation".to_owned(), json!(stamp.generation));
         }
+        let came = deed.app.zip(stamp).and_then(|(app, stamp)| self.key(app, stamp));
+        if let Some(key) = deed.key.or(came) {
+            line.insert("key".to_owned(), json!(key));
+        }
         line.insert("what".to_owned(), json!(deed.what));
         if let Value::Object(more) = deed.more {
             line.extend(more);
@@ -68,12 +95,14 @@ struct Deed<'a> {
     app: Option<&'a AppName>,
     /// On whose word; that of the assignment in force, if nothing else is said.
     stamp: Option<Stamp>,
+    /// Who has signed it, where the note says so.
+    key: Option<Option<PublicKey>>,
     more: Value,
 }
 
 impl<'a> Deed<'a> {
     fn of(app: &'a AppName, what: &'static str, more: Value) -> Option<Self> {
-        Some(Self { what, app: Some(app), stamp: None, more })
+        Some(Self { what, app: Some(app), stamp: None, key: None, more })
     }
 }
 
@@ -90,10 +119,18 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
             let deed = Deed::of(app, "order_of_another_controller", more)?;
             Some(Deed { stamp: Some(stamp), ..deed })
         }
+        Note::Untrusted { app, stamp, key } => {
+            let deed = Deed::of(app, "untrusted_order", json!({ "outcome": "not obeyed" }))?;
+            Some(Deed { stamp: Some(stamp.clone()), key: Some(*key), ..deed })
+        }
         Note::Refused { app, refusal: Some(refusal) } => {
             let more = json!({ "outcome": "not obeyed", "why": refusal.reason.to_string() });
             let deed = Deed::of(app, "refused", more)?;
-            Some(Deed { stamp: Some(refusal.stamp.clone()), ..deed })
+            let key = match &refusal.reason {
+                RefusalReason::Untrusted { key } => Some(*key),
+                _ => None,
+            };
+            Some(Deed { stamp: Some(refusal.stamp.clone()), key, ..deed })
         }
         Note::Refused { app, refusal: None } => Deed::of(app, "refuses_nothing_more", json!({})),
         Note::UpgradeStarts { app, revision, attempt } => {
@@ -125,12 +162,12 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
         Note::Delivered { key, recipient } => {
             let more = json!({ "message": key.0, "recipient": recipient.as_str(),
                 "outcome": "delivered" });
-            Some(Deed { what: "message", app: None, stamp: None, more })
+            Some(Deed { what: "message", app: None, stamp: None, key: None, more })
         }
         Note::NotDelivered { key, recipient, error, again_in_ms: _ } => {
             let more = json!({ "message": key.0, "recipient": recipient.as_str(),
                 "outcome": "not delivered", "why": error });
-            Some(Deed { what: "message", app: None, stamp: None, more })
+            Some(Deed { what: "message", app: None, stamp: None, key: None, more })
         }
         Note::NameTaken { .. }
         | Note::Recovered { .. }
@@ -202,6 +239,8 @@ mod tests {
             after: Some("2".to_owned()),
         };
         let mut audit = Audit::start(folder.path(), NodeName::new("web1").unwrap(), None);
+        let key = PublicKey([7; 32]);
+        audit.came(&app, &stamp, Some(key));
         let revision = Revision::new("2").unwrap();
         for note in [
             Note::Accepted { app: app.clone(), stamp, changes: vec![change] },
@@ -221,7 +260,8 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let line = |what: &str| {
             json!({ "time": "2027-01-15T08:00:00.123Z", "at": 1_800_000_000_123_u64, "node": "web1",
-                "app": "shop", "epoch": 3, "controller": "me", "generation": 17, "what": what })
+                "app": "shop", "epoch": 3, "controller": "me", "generation": 17, "what": what,
+                "key": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=" })
         };
         let mut told = line("told");
         told["asked"] = json!([{ "what": "target", "before": "1", "after": "2" }]);

@@ -1,12 +1,12 @@
 //! `agent.toml`: what every agent says, and one table per role.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
 use crate::bus::session;
-use crate::model::{AppName, FleetName, NodeName, parse_duration_ms};
+use crate::model::{AppName, FleetName, NodeName, PublicKey, parse_duration_ms};
 use crate::{checks, deploy, facts, haproxy, notify};
 
 /// The version of the file that this program understands.
@@ -39,6 +39,10 @@ pub struct Config {
     /// Where the broker is; on this machine where left out.
     #[serde(default = "bus")]
     pub bus: session::Config,
+    /// Whose orders it takes: public keys, as `evenkeel public-key` prints them; anybody's who can
+    /// publish them, where left out.
+    #[serde(default, deserialize_with = "trusted_keys")]
+    pub trusted_keys: BTreeSet<PublicKey>,
     /// The directory of its memory.
     #[serde(default = "state")]
     pub state: PathBuf,
@@ -126,6 +130,16 @@ impl Config {
     }
 }
 
+/// With none of them nobody could ever order anything, and that is not what was meant.
+fn trusted_keys<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<PublicKey>, D::Error> {
+    let keys = BTreeSet::deserialize(from)?;
+    if keys.is_empty() {
+        let words = "trusted_keys must name a key, or be left out";
+        return Err(serde::de::Error::custom(words));
+    }
+    Ok(keys)
+}
+
 fn version() -> u32 {
     VERSION
 }
@@ -208,6 +222,7 @@ mod tests {
             state = "/tmp/x"
             heartbeat = "20s"
             observe = "5s"
+            trusted_keys = ["BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]
 
             [bus]
             url = "mqtts://bus.example.org"
@@ -234,6 +249,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.node().unwrap().as_str(), "web1");
         assert_eq!(config.apps.len(), 1);
+        assert_eq!(config.trusted_keys, BTreeSet::from([PublicKey([7; 32])]));
         assert!(config.checks.is_some() && config.haproxy.is_some() && config.notify.is_some());
     }
 
@@ -248,6 +264,8 @@ mod tests {
             ("[bus]\nurl = \"http://x\"", "line 2, column 7", "mqtt://"),
             ("[haproxy]\nsocket = \"x\"", "line 2, column 10", "absolute"),
             ("fleet =", "line 1", "expected"),
+            ("trusted_keys = []", "line 1, column 16", "must name a key"),
+            ("trusted_keys = [\"BwcH\"]", "line 1, column 16", "32 bytes in base64"),
         ] {
             let Err(ConfigError::Fault { fault, .. }) = read(text) else {
                 panic!("{text} is accepted")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::core::{Effect, Event, Note, Publication};
+use super::core::{Document, Effect, Event, Note, Publication};
 use crate::model::buckets::{Buckets, SLOW};
 use crate::model::{AppName, CheckName, CheckStatus, Mono};
 use crate::plan::ports::{DeliverError, ProcessId};
@@ -28,7 +28,7 @@ pub struct Counters {
     pub reloads: u64,
     /// Messages by what became of the try to deliver them: `delivered`, `delayed`, `failed`.
     pub deliveries: Outcomes,
-    /// Assignments: `accepted`, `refused`.
+    /// Assignments: `accepted`, `refused`, `untrusted`.
     pub assignments: Outcomes,
     /// Reports published.
     pub reports: u64,
@@ -58,7 +58,7 @@ impl Default for Counters {
             commands: none_of(["done", "refused", "unanswered"]),
             reloads: 0,
             deliveries: none_of(["delivered", "delayed", "failed"]),
-            assignments: none_of(["accepted", "refused"]),
+            assignments: none_of(["accepted", "refused", "untrusted"]),
             reports: 0,
             state_write_failures: 0,
             connected: false,
@@ -111,6 +111,9 @@ impl Counters {
                 add(&mut self.deliveries, outcome);
             }
             Event::PersistFailed { .. } => self.state_write_failures += 1,
+            Event::Received { document: Document::Untrusted { .. }, .. } => {
+                add(&mut self.assignments, "untrusted");
+            }
             Event::Received { .. }
             | Event::Marker { .. }
             | Event::RevisionRead { .. }

@@ -3,7 +3,7 @@
 //! Everything that takes time is a task whose value is the event that answers it, so that the core's own
 //! bounds (one write, one question to HAProxy, one upgrade, each check once) are the bounds here too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -26,8 +26,8 @@ use crate::deploy::App;
 use crate::facts::{self, FactsError};
 use crate::haproxy::Haproxy;
 use crate::model::{
-    Alive, AppName, Boot, CheckName, FleetName, Message, Mono, NodeName, Now, RecipientName,
-    Revision, Wall,
+    Alive, AppName, Assignment, Boot, CheckName, FleetName, Message, Mono, NodeName, Now,
+    PublicKey, RecipientName, Revision, Wall,
 };
 use crate::notify::{self, Services};
 use crate::plan::ports::{Balancer, Checks, Deploy, Notify, SetServer};
@@ -143,6 +143,8 @@ struct Driver {
     node: NodeName,
     fleet: FleetName,
     bus: session::Config,
+    /// Whose orders are taken; anybody's, if empty.
+    trusted: BTreeSet<PublicKey>,
     core: AgentCore,
     store: Arc<Store>,
     audit: Audit,
@@ -176,6 +178,7 @@ impl Driver {
             node,
             fleet: config.fleet,
             bus: config.bus,
+            trusted: config.trusted_keys,
             core,
             store: Arc::new(store),
             audit,
@@ -397,7 +400,10 @@ impl Driver {
                 None
             }
             session::Event::Message { topic, payload, retained } => {
-                match intake::read(topic, &payload) {
+                match intake::read(&self.fleet, topic, &payload) {
+                    Ok(intake::Document::Assignment(assignment, key)) => {
+                        Some(Event::Received { document: self.order(assignment, key), retained })
+                    }
                     Ok(document) => received(document, retained),
                     Err(error) => {
                         self.refusals.refuse(&error);
@@ -407,6 +413,17 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// What an order means, by whose it is.
+    fn order(&mut self, assignment: Box<Assignment>, key: Option<PublicKey>) -> Document {
+        let is_trusted = key.is_some_and(|key| self.trusted.contains(&key));
+        if self.trusted.is_empty() || is_trusted {
+            self.audit.came(&assignment.app, &assignment.stamp, key);
+            return Document::Assignment(assignment);
+        }
+        let Assignment { app, stamp, .. } = *assignment;
+        Document::Untrusted { app, stamp, key }
     }
 
     /// Kills what runs, and says the last words if there is time for them.
@@ -440,13 +457,14 @@ pub fn filter(node: &NodeName, interest: Interest) -> Filter {
 
 fn received(document: intake::Document, retained: bool) -> Option<Event> {
     let document = match document {
-        intake::Document::Assignment(assignment) => Document::Assignment(assignment),
         intake::Document::Report(report) => Document::Report(report),
         intake::Document::Alive(alive) => Document::Alive(alive),
         intake::Document::Leader(leader) => Document::Leader(leader),
         intake::Document::Mailbox(_, mailbox) => Document::Mailbox(Box::new(mailbox)),
         intake::Document::Marker(connection) => return Some(Event::Marker { connection }),
-        intake::Document::Controller(_)
+        // Whose it is is looked at before.
+        intake::Document::Assignment(..)
+        | intake::Document::Controller(_)
         | intake::Document::Ledger(..)
         | intake::Document::Receipt(_)
         | intake::Document::Deleted(_) => return None,

@@ -32,6 +32,12 @@ pub(super) fn log(node: &NodeName, note: &Note) {
             of = %known.controller,
             "order of a controller that does not command"
         ),
+        Note::Untrusted { app, stamp, key } => {
+            let Stamp { epoch, generation } = stamp;
+            let (epoch, controller) = (epoch.number, &epoch.controller);
+            let key = key.map(|key| key.to_string());
+            warn!(%app, epoch, %controller, generation, key, "order by none of the trusted keys");
+        }
         Note::Refused { app, refusal } => log_refusal(app, refusal.as_ref()),
         Note::UpgradeStarts { app, revision, attempt } => {
             info!(%app, %revision, attempt, "upgrade starts");

@@ -1,10 +1,10 @@
 //! From a topic and a payload to a document of the model; what is wrong with it is a value.
 
 use super::topics::Topic;
-use super::wire::{self, WireError, decode};
+use super::wire::{self, WireError, decode, decode_signed};
 use crate::model::{
-    Alive, AppName, Assignment, ClusterLedger, ClusterName, ControllerAlive, Leader, Mailbox,
-    NodeName, Receipt, Report,
+    Alive, AppName, Assignment, ClusterLedger, ClusterName, ControllerAlive, FleetName, Leader,
+    Mailbox, NodeName, PublicKey, Receipt, Report,
 };
 
 /// A document that somebody published.
@@ -18,8 +18,8 @@ pub enum Document {
     Alive(Alive),
     /// What an agent says of its node.
     Report(Box<Report>),
-    /// What some controller asked of a node.
-    Assignment(Box<Assignment>),
+    /// What some controller asked of a node, and the key that has signed it, if any has.
+    Assignment(Box<Assignment>, Option<PublicKey>),
     /// What some controller remembers of a cluster.
     Ledger(AppName, ClusterName, Box<ClusterLedger>),
     /// What a notification server is to deliver.
@@ -40,7 +40,7 @@ impl Document {
             Self::Controller(_) => "controller",
             Self::Alive(_) => "alive",
             Self::Report(_) => "report",
-            Self::Assignment(_) => "assignment",
+            Self::Assignment(..) => "assignment",
             Self::Ledger(..) => "ledger",
             Self::Mailbox(..) => "mailbox",
             Self::Receipt(_) => "receipt",
@@ -81,17 +81,18 @@ impl IntakeError {
     }
 }
 
-/// Reads what was published on `topic`.
+/// Reads what was published on a topic of the fleet.
 ///
 /// # Errors
 /// [`IntakeError`]; nothing of the payload is used then.
-pub fn read(topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
+pub fn read(fleet: &FleetName, topic: Topic, payload: &[u8]) -> Result<Document, IntakeError> {
     let read = match &topic {
         Topic::Leader(_) => one(payload, Document::Leader),
         Topic::Controller(_) => one(payload, Document::Controller),
         Topic::Alive(_) => one(payload, Document::Alive),
         Topic::Report(_) => one(payload, |report| Document::Report(Box::new(report))),
-        Topic::Assignment(..) => one(payload, |a| Document::Assignment(Box::new(a))),
+        Topic::Assignment(..) => decode_signed(payload, &topic.on(fleet))
+            .map(|read| read.map(|(asked, key)| Document::Assignment(Box::new(asked), key))),
         Topic::Status(app, cluster) => {
             let (app, cluster) = (app.clone(), cluster.clone());
             one(payload, |ledger| Document::Ledger(app, cluster, Box::new(ledger)))
@@ -132,7 +133,7 @@ fn about(document: &Document) -> Option<Topic> {
         Document::Controller(alive) => Topic::Controller(alive.controller.clone()),
         Document::Alive(alive) => Topic::Alive(alive.node.clone()),
         Document::Report(report) => Topic::Report(report.node.clone()),
-        Document::Assignment(a) => Topic::Assignment(a.node.clone(), a.app.clone()),
+        Document::Assignment(a, _) => Topic::Assignment(a.node.clone(), a.app.clone()),
         Document::Receipt(receipt) => Topic::Receipt(receipt.node.clone(), receipt.key.clone()),
         Document::Ledger(..)
         | Document::Mailbox(..)
@@ -148,6 +149,8 @@ mod tests {
 
     #[test]
     fn a_marker_is_a_number_and_nothing_else() {
+        let fleet = FleetName::new("prod").unwrap();
+        let read = |topic, payload: &[u8]| read(&fleet, topic, payload);
         let topic = || Topic::Marker(ControllerId::new("c1").unwrap());
         let largest = u64::MAX.to_string();
         assert_eq!(read(topic(), largest.as_bytes()).unwrap(), Document::Marker(u64::MAX));

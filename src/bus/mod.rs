@@ -16,11 +16,13 @@ mod outage;
 mod outbox;
 mod refusals;
 pub mod session;
+pub mod signing;
 mod tls;
 pub mod topics;
 pub mod wire;
 
 pub use address::{AddressError, BrokerAddress};
 pub use refusals::Refusals;
+pub use signing::{Signer, SignerError};
 pub use topics::{Filter, Topic, TopicError};
 pub use wire::{Document, PAYLOAD_BYTES_MAX, WireError, decode, encode};

@@ -3,15 +3,20 @@
 //! It is JSON, so that `mosquitto_sub` shows it to a person. A reader takes only what it
 //! understands in full: another version, another kind or an unknown field is refused in words,
 //! because half-understood orders are worse than none.
+//!
+//! Orders may be signed: `{"version":1,"kind":"assignment","body":{…},"signed":{"key":"…","signature":"…"}}`.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
+use super::signing::{Signer, fits};
 use crate::model::{
-    Alive, Assignment, ClusterLedger, ControllerAlive, Leader, Mailbox, Receipt, Report,
+    Alive, Assignment, ClusterLedger, ControllerAlive, Leader, Mailbox, PublicKey, Receipt, Report,
+    Signature,
 };
 
 /// The version that this program writes, and the only one that it reads.
@@ -73,6 +78,12 @@ pub enum WireError {
         #[source]
         error: serde_json::Error,
     },
+    /// The signature under it is not its key's, or not for this document in this place.
+    #[error("the signature under the {kind} does not fit")]
+    Forged {
+        /// What it is.
+        kind: &'static str,
+    },
     /// It is no marker, which is the number of a connection.
     #[error("the payload is no marker, the number of a connection")]
     NoMarker,
@@ -87,21 +98,59 @@ pub enum WireError {
     },
 }
 
+/// The envelope. In this order we write it, so that another version is told as such, and not as whatever it has
+/// changed in the body.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    version: u64,
+    kind: &'static str,
+    body: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed: Option<Signed>,
+}
+
+/// Whose word it is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signed {
+    key: PublicKey,
+    signature: Signature,
+}
+
 /// Writes `document` in its envelope.
 ///
 /// # Errors
 /// [`WireError::TooLarge`]; [`WireError::Unwritable`] if a value has no form in JSON, which none of
 /// the model's should be.
 pub fn encode<T: Document>(document: &T) -> Result<Vec<u8>, WireError> {
-    #[derive(Serialize)]
-    struct Envelope<'a, T> {
-        version: u64,
-        kind: &'static str,
-        body: &'a T,
-    }
+    write(document, |_| None)
+}
+
+/// Writes `document` in its envelope, signed for `topic`, which has the fleet in it.
+///
+/// # Errors
+/// As those of [`encode`].
+pub fn encode_signed<T: Document>(
+    document: &T,
+    signer: &Signer,
+    topic: &str,
+) -> Result<Vec<u8>, WireError> {
+    write(document, |body| {
+        let signature = signer.sign(T::KIND, topic, body.as_bytes());
+        Some(Signed { key: signer.public(), signature })
+    })
+}
+
+fn write<T: Document>(
+    document: &T,
+    sign: impl FnOnce(&str) -> Option<Signed>,
+) -> Result<Vec<u8>, WireError> {
     let kind = T::KIND;
-    let payload = serde_json::to_vec(&Envelope { version: VERSION, kind, body: document })
-        .map_err(|error| WireError::Unwritable { kind, error })?;
+    let unwritable = |error| WireError::Unwritable { kind, error };
+    let body = serde_json::value::to_raw_value(document).map_err(unwritable)?;
+    let signed = sign(body.get());
+    let envelope = Envelope { version: VERSION, kind, body: &body, signed };
+    let payload = serde_json::to_vec(&envelope).map_err(unwritable)?;
     within_limit(kind, &payload)?;
     Ok(payload)
 }
@@ -115,22 +164,55 @@ pub fn decode<T: Document>(payload: &[u8]) -> Result<Option<T>, WireError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, bound = "T: Document")]
     struct Envelope<T: Document> {
-        // In this order we write them, so that another version is told as such, and not as
-        // whatever it has changed in the body.
         #[serde(rename = "version")]
         _version: KnownVersion,
         #[serde(rename = "kind")]
         _kind: KindOf<T>,
         body: T,
     }
+    Ok(open::<T, Envelope<T>>(payload)?.map(|envelope| envelope.body))
+}
+
+/// Reads a document that may be signed, as it was published on `topic`; with the key that has signed it, if any has.
+///
+/// # Errors
+/// Those of [`decode`], and [`WireError::Forged`].
+pub fn decode_signed<T: Document>(
+    payload: &[u8],
+    topic: &str,
+) -> Result<Option<(T, Option<PublicKey>)>, WireError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, bound = "T: Document")]
+    struct Envelope<'a, T: Document> {
+        #[serde(rename = "version")]
+        _version: KnownVersion,
+        #[serde(rename = "kind")]
+        _kind: KindOf<T>,
+        #[serde(borrow)]
+        body: &'a RawValue,
+        #[serde(default, deserialize_with = "present")]
+        signed: Option<Signed>,
+    }
+    let kind = T::KIND;
+    let Some(envelope) = open::<T, Envelope<T>>(payload)? else { return Ok(None) };
+    let body = envelope.body.get();
+    if let Some(Signed { key, signature }) = &envelope.signed
+        && !fits(key, signature, kind, topic, body.as_bytes())
+    {
+        return Err(WireError::Forged { kind });
+    }
+    let malformed = |error| WireError::Malformed { kind, error };
+    let document = serde_json::from_str(body).map_err(malformed)?;
+    Ok(Some((document, envelope.signed.map(|signed| signed.key))))
+}
+
+fn open<'a, T: Document, E: Deserialize<'a>>(payload: &'a [u8]) -> Result<Option<E>, WireError> {
     let kind = T::KIND;
     if payload.is_empty() {
         return Ok(None);
     }
     within_limit(kind, payload)?;
-    let envelope: Envelope<T> =
-        serde_json::from_slice(payload).map_err(|error| WireError::Malformed { kind, error })?;
-    Ok(Some(envelope.body))
+    serde_json::from_slice(payload).map(Some).map_err(|error| WireError::Malformed { kind, error })
 }
 
 /// Reads a marker, which stands without an envelope; `None` if the payload is empty.
@@ -154,6 +236,11 @@ fn within_limit(kind: &'static str, payload: &[u8]) -> Result<(), WireError> {
         return Err(WireError::TooLarge { kind, bytes });
     }
     Ok(())
+}
+
+/// Not null: what is not signed says nothing of it.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Signed>, D::Error> {
+    Signed::deserialize(deserializer).map(Some)
 }
 
 /// Deserializes from [`VERSION`] alone.
@@ -257,6 +344,42 @@ mod tests {
             reason(r#"{"version":2,"kind":"pulse","at":1}"#)
                 .contains("version 2 is not understood")
         );
+    }
+
+    #[test]
+    fn what_is_signed_says_by_whom_and_cannot_be_changed() {
+        let signer = Signer::from_pem(Signer::make().unwrap().as_bytes()).unwrap();
+        let decode = |payload: &str, topic| decode_signed::<Alive>(payload.as_bytes(), topic);
+        let signed = String::from_utf8(encode_signed(&alive(), &signer, "here").unwrap()).unwrap();
+        let key = signer.public();
+        assert!(signed.starts_with(GOOD.strip_suffix('}').unwrap()), "{signed}");
+        assert_eq!(decode(&signed, "here").unwrap(), Some((alive(), Some(key))));
+        assert_eq!(decode(GOOD, "here").unwrap(), Some((alive(), None)));
+        assert_eq!(decode("", "here").unwrap(), None);
+        assert!(matches!(decode(&signed, "there"), Err(WireError::Forged { .. })));
+
+        let other = Signer::from_pem(Signer::make().unwrap().as_bytes()).unwrap().public();
+        let (key, other) = (key.to_string(), other.to_string());
+        for (from, to, word) in [
+            ("web1", "web2", "does not fit"),
+            ("\"alive\":true", "\"alive\": true", "does not fit"),
+            (key.as_str(), other.as_str(), "does not fit"),
+            ("\"key\"", "\"by\"", "unknown field `by`"),
+            ("signature\":\"", "signature\":\"A", "64 bytes in base64"),
+            ("key\":\"", "key\":\"A", "32 bytes in base64"),
+            ("\"version\":1", "\"version\":2", "version 2 is not understood"),
+        ] {
+            let error = decode(&signed.replacen(from, to, 1), "here").unwrap_err();
+            let said = format!("{error}: {:?}", error.source().map(ToString::to_string));
+            assert!(said.contains(word), "{said}");
+        }
+        let null = GOOD.replacen("}}", "},\"signed\":null}", 1).replace("true}}", "true}");
+        assert!(matches!(decode(&null, "here"), Err(WireError::Malformed { .. })), "{null}");
+        // Where nothing can be signed, nothing that is signed is understood.
+        assert!(super::decode::<Alive>(signed.as_bytes()).is_err());
+        // What is signed is judged before it is read.
+        let broken = GOOD.replacen("true", "7", 1);
+        assert!(matches!(decode(&broken, "here"), Err(WireError::Malformed { .. })));
     }
 
     #[test]

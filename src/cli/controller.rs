@@ -36,6 +36,10 @@ pub struct ControllerArgs {
     /// Certificate authorities of the broker, as PEM.
     #[arg(long, value_name = "FILE")]
     bus_ca_file: Option<PathBuf>,
+    /// The key that signs what is asked of agents, PKCS#8 as PEM; without it, one that is made in the
+    /// state directory.
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
     /// Where the embedded broker listens. Beyond loopback it wants a password file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1883")]
     bus_listen: SocketAddr,
@@ -113,6 +117,7 @@ async fn controller(args: &ControllerArgs) -> Result<(), String> {
         fleet: args.fleet.clone(),
         page: args.external_url.clone(),
         bus,
+        signing_key: args.signing_key.clone(),
         history: history::Config {
             folder: args.state.clone(),
             rows_max: args.history_max_entries,

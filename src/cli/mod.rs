@@ -17,6 +17,7 @@ pub mod nodes;
 pub mod outcome;
 pub mod plan;
 pub mod print;
+mod public_key;
 pub mod schema;
 mod select;
 pub mod signals;
@@ -68,6 +69,7 @@ enum Command {
     Plan(plan::PlanArgs),
     History(history::HistoryArgs),
     Forget(forget::ForgetArgs),
+    PublicKey(public_key::PublicKeyArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
@@ -101,6 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan(args) => answer(plan::run(args)),
         Command::History(args) => answer(history::run(args)),
         Command::Forget(args) => answer(forget::run(args)),
+        Command::PublicKey(args) => answer(public_key::run(args)),
         Command::Demo(args) => demo::run(args),
         Command::Completions(args) => answer(completions::run(args)),
         Command::Man(args) => answer(man::run(args)),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::client::ClientError;
 use super::select::Unknown;
+use crate::bus::SignerError;
 use crate::history::ReadError;
 
 /// The answer of a command that asks the controller; its number is the exit code. The numbers mean
@@ -68,6 +69,9 @@ pub enum Problem {
     /// The history of a state directory cannot be read.
     #[error(transparent)]
     History(#[from] ReadError),
+    /// A signing key does not serve.
+    #[error(transparent)]
+    Key(#[from] SignerError),
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[source] std::io::Error),
@@ -85,6 +89,7 @@ impl Problem {
             | Self::NotReady { .. }
             | Self::Endless { .. }
             | Self::History(_)
+            | Self::Key(_)
             | Self::Output(_) => Outcome::NoAnswer,
         }
     }

@@ -104,6 +104,7 @@ fn may_pass(problem: &Problem, args: &StatusArgs) -> bool {
         Problem::Desired { .. }
         | Problem::Endless { .. }
         | Problem::History(_)
+        | Problem::Key(_)
         | Problem::Output(_) => false,
     }
 }

@@ -13,8 +13,8 @@ use super::tally::Tally;
 use super::view::{Recent, View, WorldView};
 use crate::bus::session::{self, Events, Handle};
 use crate::bus::topics::Topic;
-use crate::bus::wire::{Document, WireError, encode};
-use crate::bus::{BrokerAddress, Refusals, intake};
+use crate::bus::wire::{Document, WireError, encode, encode_signed};
+use crate::bus::{BrokerAddress, Refusals, Signer, SignerError, intake};
 use crate::desired::{Snapshot, WatchError, Watcher};
 use crate::history::{self, Keeper};
 use crate::model::buckets::{Buckets, QUICK};
@@ -47,6 +47,8 @@ pub struct Config {
     pub page: Option<String>,
     /// Where the bus is.
     pub bus: session::Config,
+    /// The key that signs what is asked of agents; one in the state directory, where none is named.
+    pub signing_key: Option<PathBuf>,
     /// What is kept of its history; the state directory is the same.
     pub history: history::Config,
 }
@@ -57,6 +59,9 @@ pub enum ControllerError {
     /// The state directory does not serve.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key that signs what is asked of agents does not serve.
+    #[error(transparent)]
+    Key(#[from] SignerError),
     /// The desired directory cannot be watched.
     #[error("cannot watch the desired directory")]
     Watch(#[from] WatchError),
@@ -175,16 +180,23 @@ pub async fn run(
 ) -> Result<(), ControllerError> {
     let mut store = Store::open(&config.state)?;
     let clock = Clock::new();
+    let signer = match &config.signing_key {
+        Some(path) => Signer::read(path)?,
+        None => store.signer()?,
+    };
     let setup = Setup {
         id: store.controller_id()?,
         started: store.started(clock.now().wall.0)?,
         page: config.page.clone(),
+        key: Some(signer.public()),
     };
     let (handle, mut events) = open(&config, &setup)?;
     let mut watcher = Watcher::new(&config.desired)?;
     let mut driver = Driver {
         core: Core::new(setup.clone(), store.load()),
         store,
+        signer,
+        fleet: config.fleet.clone(),
         history: Keeper::start(&config.history),
         records: Vec::new(),
         clock,
@@ -195,7 +207,8 @@ pub async fn run(
         connection: 0,
         broker: config.bus.url.clone(),
     };
-    tracing::info!(controller = %setup.id, fleet = %config.fleet, "controller started");
+    let key = driver.signer.public();
+    tracing::info!(controller = %setup.id, fleet = %config.fleet, %key, "controller started");
     let mut list_due: Option<tokio::time::Instant> = None;
     loop {
         let due = driver.core.due().map(|due| driver.clock.instant(due));
@@ -289,6 +302,9 @@ fn desired(snapshot: Snapshot) -> BTreeMap<AppName, Result<DesiredApp, String>> 
 struct Driver {
     core: Core,
     store: Store,
+    /// Signs what is asked of agents.
+    signer: Signer,
+    fleet: FleetName,
     history: Keeper,
     /// For the history, since it last got some.
     records: Vec<Record>,
@@ -325,7 +341,7 @@ impl Driver {
                 None
             }
             session::Event::Message { topic, payload, retained } => {
-                match intake::read(topic, &payload) {
+                match intake::read(&self.fleet, topic, &payload) {
                     Ok(document) => {
                         *self.counters.documents.entry(document.kind()).or_default() += 1;
                         self.step(Input::Heard { document, retained })
@@ -431,7 +447,9 @@ impl Driver {
             }
             Publication::Assignment(a) => {
                 self.counters.assignments += 1;
-                self.send(&Topic::Assignment(a.node.clone(), a.app.clone()), a)
+                let topic = Topic::Assignment(a.node.clone(), a.app.clone());
+                encode_signed(a, &self.signer, &topic.on(&self.fleet))
+                    .map(|payload| self.put(&topic, payload, true))
             }
             Publication::Ledger(app, cluster, ledger) => {
                 self.send(&Topic::Status(app.clone(), cluster.clone()), ledger)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bus::{Signer, SignerError};
 use crate::command::chain;
 use crate::disk::{self, Access, DiskError, Found, Pair};
 use crate::model::{AppName, ClusterLedger, ClusterName, ControllerId, DesiredApp};
@@ -58,6 +59,9 @@ pub enum StoreError {
         /// Which.
         path: PathBuf,
     },
+    /// The key in it does not serve.
+    #[error(transparent)]
+    Key(#[from] SignerError),
     /// A file could not be written; the one before is intact.
     #[error("cannot write {path}; what was there before is intact")]
     Write {
@@ -113,6 +117,21 @@ impl Store {
         let drawn = format!("{:016x}", fastrand::u64(..));
         self.write(&path, drawn.as_bytes())?;
         Ok(ControllerId::new(drawn).unwrap_or_else(|_| unreachable!("hexadecimal is a name")))
+    }
+
+    /// The key that signs what is asked of agents, made at the first start.
+    ///
+    /// # Errors
+    /// [`StoreError::Key`]; [`StoreError::Write`] if a new one cannot be kept.
+    pub fn signer(&self) -> Result<Signer, StoreError> {
+        let path = self.folder.join("signing.key");
+        match Signer::read(&path) {
+            Err(error) if error.is_missing() => {
+                self.write(&path, Signer::make()?.as_bytes())?;
+                Ok(Signer::read(&path)?)
+            }
+            read => Ok(read?),
+        }
     }
 
     /// A start time in wall milliseconds, later than every one before, whatever the clock says.
@@ -227,6 +246,7 @@ mod tests {
         assert_eq!(store.load(), [file()]);
         assert_eq!(store.controller_id().unwrap(), store.controller_id().unwrap());
         assert!(store.started(5).unwrap() < store.started(3).unwrap());
+        assert_eq!(store.signer().unwrap().public(), store.signer().unwrap().public());
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::fleet::{FleetError, system};
 use super::ports::{self, Ports};
 use super::process::{Program, Role};
 use super::web;
+use crate::bus::Signer;
+use crate::model::PublicKey;
 
 /// The app, as in the shipped `desired/` directory.
 pub const APP: &str = "shop";
@@ -70,6 +72,8 @@ pub struct Site {
     check_load: PathBuf,
     /// The web servers with their clusters and ports.
     pub(super) webs: Vec<Web>,
+    /// The controller's signing key, as PEM; and its public half, which agents are given.
+    signing_key: (String, PublicKey),
     /// The port that HAProxy serves on.
     pub front_port: u16,
     /// The port of the broker.
@@ -106,6 +110,11 @@ impl Site {
             Broker::Embedded => None,
             Broker::Mosquitto => Some(ports::mosquitto()?),
         };
+        let pem = Signer::make().map_err(std::io::Error::other);
+        let pem = pem.map_err(system("make a signing key"))?;
+        let no_key = || std::io::Error::other("it cannot be read");
+        let signer = Signer::from_pem(pem.as_bytes()).ok_or_else(no_key);
+        let public = signer.map_err(system("make a signing key"))?.public();
         let site = Site {
             dir: dir.to_owned(),
             shape,
@@ -114,6 +123,7 @@ impl Site {
             mosquitto,
             check_load: ports::check_load()?,
             webs,
+            signing_key: (pem, public),
             front_port: port()?,
             bus_port: port()?,
             http_port: port()?,
@@ -140,6 +150,10 @@ impl Site {
         format!("mqtt://127.0.0.1:{}", self.bus_port)
     }
 
+    fn signing_key_file(&self) -> PathBuf {
+        self.dir.join("signing.key")
+    }
+
     fn node(&self, name: &str) -> PathBuf {
         self.dir.join("nodes").join(name)
     }
@@ -159,6 +173,10 @@ impl Site {
     pub fn write_all(&self, oncall: &str) -> Result<(), FleetError> {
         fs::create_dir_all(self.dir.join("log"))
             .map_err(system(format!("make {}", self.dir.join("log").display())))?;
+        self.write("signing.key", &self.signing_key.0)?;
+        let key = self.signing_key_file();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))
+            .map_err(system(format!("keep {} from others", key.display())))?;
         self.write("nrpe.cfg", &self.nrpe())?;
         self.write("haproxy/haproxy.cfg", &self.haproxy_cfg())?;
         if self.mosquitto.is_some() {
@@ -251,7 +269,8 @@ backend app
 
     fn agent_head(&self, name: &str) -> String {
         format!(
-            "node = {}\nstate = {}\n\n[bus]\nurl = {}\n",
+            "trusted_keys = [{}]\nnode = {}\nstate = {}\n\n[bus]\nurl = {}\n",
+            quoted(self.signing_key.1),
             quoted(name),
             quoted(self.node(name).join("state").display()),
             quoted(self.bus_url()),
@@ -356,6 +375,7 @@ backend app
         };
         let http = format!("127.0.0.1:{}", self.http_port);
         let (desired, state) = (self.desired(), self.dir.join("controller"));
+        let key = self.signing_key_file();
         self.own(
             "controller",
             Role::Part,
@@ -365,6 +385,8 @@ backend app
                 &desired,
                 &"--state",
                 &state,
+                &"--signing-key",
+                &key,
                 &bus,
                 &bus_value,
                 &"--http",
@@ -443,6 +465,7 @@ mod tests {
                 let config = read(&web.name);
                 assert_eq!(config.node.unwrap().as_str(), web.name);
                 assert_eq!(config.bus.url.port, site.bus_port);
+                assert_eq!(config.trusted_keys, [site.signing_key.1].into());
                 assert!(config.apps.len() == 1 && config.checks.is_some());
             }
             assert!(read("lb1").haproxy.unwrap().state_file.is_some());

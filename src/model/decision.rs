@@ -64,6 +64,8 @@ pub enum Wait {
     Echo {
         /// The agents that have not echoed yet.
         from: Vec<NodeName>,
+        /// What one of them last said against it, if anything.
+        refusal: Option<String>,
     },
     /// Load balancers to carry out, and read back, what they were asked.
     Balancer {
@@ -322,7 +324,10 @@ fn join<T: fmt::Display>(items: &[T]) -> String {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Echo { from } => write!(f, "an answer of {}", join(from)),
+            Self::Echo { from, refusal } => {
+                write!(f, "an answer of {}", join(from))?;
+                with_refusal(f, refusal.as_ref())
+            }
             Self::Balancer { lb, refusal } => {
                 write!(f, "load balancer {lb} to carry out what it was asked")?;
                 with_refusal(f, refusal.as_ref())

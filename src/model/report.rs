@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::assignment::{Assignment, SettleKey};
+use super::key::PublicKey;
 use super::name::{
     AppName, BackendName, CheckName, ControllerId, NodeName, RecipientName, Revision, RolloutId,
     ServerName,
@@ -41,6 +42,10 @@ pub struct Report {
     /// refuses what is below, so that whoever leads has to know.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub epochs: BTreeMap<AppName, Epoch>,
+    /// Why the agent does not do what was last asked of it for an app for which nothing is in force; of some apps, if there
+    /// are many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<AppName, Refusal>,
 }
 
 impl Report {
@@ -58,6 +63,7 @@ impl Report {
             notify: None,
             assignments: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            refusals: BTreeMap::new(),
         }
     }
 }
@@ -92,6 +98,11 @@ pub enum RefusalReason {
     StaleEpoch {
         /// The epoch that the agent obeys.
         known: Epoch,
+    },
+    /// The agent takes orders only from those whose keys it was given, and this is from nobody of them.
+    Untrusted {
+        /// The key that has signed the order; none if it is not signed.
+        key: Option<PublicKey>,
     },
     /// The load balancer has not been heard live by the node's agent.
     BalancerNotHeard {
@@ -129,6 +140,12 @@ impl fmt::Display for RefusalReason {
         match self {
             Self::StaleEpoch { known } => {
                 write!(f, "it obeys epoch {} of controller {}", known.number, known.controller)
+            }
+            Self::Untrusted { key: Some(key) } => {
+                write!(f, "the order is signed by {key}, which is none of its trusted_keys")
+            }
+            Self::Untrusted { key: None } => {
+                f.write_str("the order is not signed, and it has trusted_keys")
             }
             Self::BalancerNotHeard { lb } => write!(f, "it has not heard load balancer {lb} live"),
             Self::NotOut { lb, server } => {

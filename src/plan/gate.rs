@@ -177,7 +177,7 @@ fn answered(
         Decision::Blocked(Blocked::Unanswered { from: silent, refusal })
     } else {
         Decision::Wait {
-            what: Wait::Echo { from: silent },
+            what: Wait::Echo { from: silent, refusal },
             until_ms: Some(OBEY_MS_MAX + 1 - oldest_ms),
         }
     })

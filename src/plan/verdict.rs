@@ -391,7 +391,9 @@ impl Case<'_, '_> {
             return Verdict::idle(decision.clone());
         }
         if !self.member.has_seen(self.fleet.input) {
-            return self.unanswered(Wait::Echo { from: vec![self.member.name.clone()] });
+            let from = vec![self.member.name.clone()];
+            let refusal = self.member.refusal(self.fleet.input);
+            return self.unanswered(Wait::Echo { from, refusal });
         }
         Verdict::act(act, Want::Upgrade { attempt, out })
     }

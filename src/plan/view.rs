@@ -272,8 +272,12 @@ fn has_seen(input: Input<'_>, assigned: Option<&Assigned>, report: Option<&Repor
 }
 
 fn refusal(input: Input<'_>, report: Option<&Report>) -> Option<String> {
-    let obeyed = report?.assignments.get(input.app)?;
-    obeyed.refusal.as_ref().map(|refusal| refusal.reason.to_string())
+    let report = report?;
+    let refusal = match report.assignments.get(input.app) {
+        Some(obeyed) => obeyed.refusal.as_ref(),
+        None => report.refusals.get(input.app),
+    };
+    refusal.map(|refusal| refusal.reason.to_string())
 }
 
 impl<'a> Member<'a> {

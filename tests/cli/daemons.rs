@@ -1,9 +1,11 @@
 //! The two commands that run for long: how they end when they are asked to, what keeps them from
 //! starting, and what they log. Without a fleet; with one, `tests/e2e` has them.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use evenkeel::bus::Signer;
 use expect_test::{Expect, expect};
 use rustix::process::Signal;
 
@@ -169,13 +171,13 @@ fn what_keeps_an_agent_from_starting_is_said() {
     says(
         "nodd = \"web1\"\n",
         expect![[r#"
-        evenkeel: the agent's configuration FOLDER/agent.toml has a fault
-        TOML parse error at line 1, column 1
-          |
-        1 | nodd = "web1"
-          | ^^^^
-        unknown field `nodd`, expected one of `version`, `node`, `fleet`, `bus`, `state`, `heartbeat`, `observe`, `facts`, `apps`, `checks`, `haproxy`, `notify`
-    "#]],
+            evenkeel: the agent's configuration FOLDER/agent.toml has a fault
+            TOML parse error at line 1, column 1
+              |
+            1 | nodd = "web1"
+              | ^^^^
+            unknown field `nodd`, expected one of `version`, `node`, `fleet`, `bus`, `trusted_keys`, `state`, `heartbeat`, `observe`, `facts`, `apps`, `checks`, `haproxy`, `notify`
+        "#]],
     );
     says(
         "node = \"web 1\"\n",
@@ -242,6 +244,24 @@ fn what_keeps_an_agent_from_starting_is_said() {
 }
 
 #[test]
+fn the_public_half_of_a_key_is_printed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("signing.key");
+    let pem = Signer::make().expect("a key");
+    fs::write(&file, &pem).expect("write a key");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("keep it");
+    let public = Signer::from_pem(pem.as_bytes()).expect("a key").public();
+    let print = |file: &Path| finish(evenkeel(&["public-key"]).arg(file));
+    let printed = print(&file);
+    assert_eq!((printed.code, printed.out.as_str()), (0, format!("{public}\n").as_str()));
+    let missing = print(Path::new("/nowhere/key"));
+    assert_eq!((missing.code, missing.out.as_str()), (4, ""));
+    expect![[r#"
+        evenkeel: cannot read the signing key /nowhere/key; `openssl genpkey -algorithm ed25519 -out FILE` makes one: No such file or directory (os error 2)
+    "#]].assert_eq(&missing.err);
+}
+
+#[test]
 fn what_keeps_a_controller_from_starting_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
@@ -255,6 +275,12 @@ fn what_keeps_a_controller_from_starting_is_said() {
     };
     let http = "--http=127.0.0.1:0";
     let bus = "--bus-listen=127.0.0.1:0";
+    says(
+        &["--state=state", "--signing-key=/nowhere/key", http, bus],
+        expect![[r#"
+        evenkeel: cannot read the signing key /nowhere/key; `openssl genpkey -algorithm ed25519 -out FILE` makes one: No such file or directory (os error 2)
+    "#]],
+    );
     says(
         &["--state=/proc/evenkeel", http, bus],
         expect![[r#"

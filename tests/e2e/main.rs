@@ -43,4 +43,5 @@ mod messages;
 mod metrics;
 mod page;
 mod rollouts;
+mod trust;
 mod watch;

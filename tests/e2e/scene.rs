@@ -1,5 +1,6 @@
 //! A fleet for one test: brokers, load balancers, web servers, agents, a controller, and load.
 
+mod desired;
 mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,8 @@ pub struct Plot {
     pub far: Vec<&'static str>,
     /// Nodes whose agents are not started.
     pub absent: Vec<&'static str>,
+    /// Nodes whose agents are told the controller's key, and take no orders but its.
+    pub pinned: Vec<&'static str>,
     /// The controller's audit trail, seen from the scene's folder.
     pub audit_log: Option<&'static str>,
     /// What people's services answer.
@@ -71,6 +74,7 @@ impl Plot {
             namespaces: None,
             far: Vec::new(),
             absent: Vec::new(),
+            pinned: Vec::new(),
             audit_log: None,
             answers: |_| Answer::status(200, ""),
         }
@@ -117,12 +121,6 @@ fn script(home: &Path, name: &str, text: &str) -> PathBuf {
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&path, executable).expect("make it executable");
     path
-}
-
-fn git(folder: &Path, arguments: &[&str]) {
-    let mut command = Command::new(program("git", "git"));
-    command.arg("-C").arg(folder).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
-    assert!(command.args(arguments).status().expect("run git").success(), "{arguments:?}");
 }
 
 /// Deploys by writing the file `revision`; files beside it make it misbehave. For the journal, see `truth.rs`.
@@ -286,13 +284,35 @@ impl Scene {
 
     fn agent_head(&self, name: &str) -> String {
         let broker = if self.is_far(name) { NEAR } else { "127.0.0.1" };
+        let pinned = self.plot.pinned.contains(&name);
+        let trusted = pinned.then(|| format!("trusted_keys = [{:?}]\n", self.key("controller")));
+        let trusted = trusted.unwrap_or_default();
         format!(
-            "node = {name:?}\nstate = {:?}\nheartbeat = \"2s\"\nobserve = \"500ms\"\n\
+            "{trusted}node = {name:?}\nstate = {:?}\nheartbeat = \"2s\"\nobserve = \"500ms\"\n\
              bus = {{ url = \"mqtt://{broker}:{}\", keep_alive_s = {} }}\n\n",
             self.folder.join("state").join(name),
             self.bus,
             self.plot.keep_alive_s
         )
+    }
+
+    /// A signing key of this name, made as operators do.
+    pub fn key_file(&self, name: &str) -> PathBuf {
+        let path = self.folder.join(format!("{name}.key"));
+        if !path.exists() {
+            let mut command = Command::new(program("openssl", "openssl"));
+            command.args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&path);
+            assert!(command.status().expect("run openssl").success());
+        }
+        path
+    }
+
+    /// The public half of it, as evenkeel prints it.
+    pub fn key(&self, name: &str) -> String {
+        let output = evenkeel().arg("public-key").arg(self.key_file(name)).output();
+        let output = output.expect("run evenkeel public-key");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
     }
 
     fn is_far(&self, name: &str) -> bool {
@@ -322,6 +342,13 @@ impl Scene {
     /// Adds lines to what is configured last in an agent's file, of which the next start takes notice.
     pub fn amend(&mut self, name: &str, lines: &str) {
         self.nodes.get_mut(name).expect("a node").push_str(lines);
+    }
+
+    /// Lets an agent take the orders of these keys from its next start on.
+    pub fn trust(&mut self, name: &str, keys: &[&str]) {
+        let text = self.nodes.get_mut(name).expect("a node");
+        let rest = text.lines().filter(|line| !line.starts_with("trusted_keys"));
+        *text = format!("trusted_keys = {keys:?}\n{}\n", rest.collect::<Vec<_>>().join("\n"));
     }
 
     /// What runs an agent.
@@ -368,6 +395,9 @@ impl Scene {
         command.arg("--state").arg(self.folder.join("state/controller"));
         command.arg("--http").arg(format!("127.0.0.1:{}", self.http));
         command.arg("--external-url").arg(self.url());
+        if !self.plot.pinned.is_empty() {
+            command.arg("--signing-key").arg(self.key_file("controller"));
+        }
         if let Some(file) = self.plot.audit_log {
             command.arg("--audit-log").arg(self.folder.join(file));
         }
@@ -437,48 +467,6 @@ impl Scene {
         self.lbs.get_mut(name).expect("a load balancer")
     }
 
-    fn write_app(&self) {
-        let mut tables: BTreeMap<&str, Vec<String>> = BTreeMap::from([
-            (
-                "load_balancer",
-                vec![
-                    "backend = \"app\"".to_owned(),
-                    format!("expect = {}", self.plot.lbs),
-                    "min_ready = \"40%\"".to_owned(),
-                ],
-            ),
-            ("rollout", vec![format!("batch = {}", self.plot.batch)]),
-            ("settle", vec!["interval = \"200ms\"".to_owned()]),
-            ("notify", vec!["recipients = [\"oncall\"]".to_owned()]),
-        ]);
-        for (table, line) in &self.plot.app {
-            let lines = tables.get_mut(table).expect("a table");
-            let key = line.split('=').next().unwrap_or_default();
-            lines.retain(|old| old.split('=').next() != Some(key));
-            lines.push((*line).to_owned());
-        }
-        let text: String = tables
-            .into_iter()
-            .map(|(table, lines)| format!("[{table}]\n{}\n\n", lines.join("\n")))
-            .collect();
-        write(&self.folder.join("desired/shop/app.toml"), &text);
-    }
-
-    /// Writes a cluster's file: revision 1, and what `more` says. `more` may set another revision.
-    pub fn write_cluster(&self, cluster: &str, more: &str) {
-        let size =
-            self.plot.clusters.iter().find(|(name, _)| *name == cluster).expect("a cluster").1;
-        let revision = if more.contains("revision =") { "" } else { "revision = \"1\"\n" };
-        let expect =
-            if more.contains("expect =") { String::new() } else { format!("expect = {size}\n") };
-        self.write_desired(cluster, &format!("{revision}{expect}{more}\n"));
-    }
-
-    /// Writes a file of another app.
-    pub fn write_other(&self, file: &str, text: &str) {
-        write(&self.folder.join("desired").join(file), text);
-    }
-
     /// Another client of the broker; it lasts as long as its events are kept.
     pub fn on_the_bus(&self, id: &str) -> (session::Handle, session::Events) {
         let url = format!("mqtt://127.0.0.1:{}", self.bus).parse().expect("an address");
@@ -489,29 +477,6 @@ impl Scene {
             will: None,
         };
         session::open(options).expect("a session")
-    }
-
-    /// Writes a cluster's file, whatever it says.
-    pub fn write_desired(&self, cluster: &str, text: &str) {
-        write(&self.folder.join(format!("desired/shop/{cluster}.toml")), text);
-    }
-
-    /// Commits the desired files as they are; the first time into a new repository.
-    pub fn commit(&self, subject: &str) {
-        let desired = self.folder.join("desired");
-        git(&desired, &["init", "-q"]);
-        git(&desired, &["add", "."]);
-        git(&desired, &["commit", "-q", "-m", subject]);
-    }
-
-    /// Sets a file's text in a commit elsewhere, and pulls that.
-    pub fn pull(&self, file: &str, text: &str, subject: &str) {
-        let (desired, clone) = (self.folder.join("desired"), self.folder.join("clone"));
-        let path = clone.to_str().expect("a path");
-        git(&desired, &["clone", "-q", ".", path]);
-        write(&clone.join(file), text);
-        git(&clone, &["commit", "-q", "-a", "-m", subject]);
-        git(&desired, &["pull", "-q", "--ff-only", path]);
     }
 
     /// Brings alfa into mid-rollout: `web2` is being upgraded, and will be until its gate is removed.

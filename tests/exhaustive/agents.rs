@@ -175,6 +175,16 @@ impl Agent {
         })
     }
 
+    /// The server is in maintenance that its core has not read yet, and that a reload would bring from the state file all
+    /// the same, whosever it is there.
+    pub fn would_look_dumped(&self, web: &NodeName) -> bool {
+        let Some(haproxy) = &self.haproxy else { return false };
+        let bits = self.bits(web);
+        let read = self.read.as_ref().map(|read| read.backends[&backend()][&server(web)].admin);
+        let dumped = haproxy.dumped(&server(web)).is_some_and(AdminBits::is_forced_maintenance);
+        bits.is_forced_maintenance() && read != Some(bits) && dumped
+    }
+
     /// HAProxy has changed since its core last read it.
     pub fn is_stale(&self) -> bool {
         self.haproxy.as_ref().and_then(|haproxy| haproxy.read().ok()) != self.read

@@ -94,7 +94,7 @@ impl State {
         control.starts += 1;
         control.presence = Presence::default();
         let id = ControllerId::new(format!("c{}", control.identity)).expect("an id");
-        let setup = Setup { id, started: control.starts, page: None };
+        let setup = Setup { id, started: control.starts, page: None, key: None };
         let files = control.disk.clone().into_iter().collect();
         control.core = Some(Core::new(setup, files));
         self.fact(Fact::Restarted);
@@ -127,7 +127,7 @@ impl State {
     /// A document arrives at the controller.
     pub fn controller_hears(&mut self, mail: Mail, dies_at: Option<usize>) -> bool {
         let document = match mail {
-            Mail::Assignment(assignment) => Document::Assignment(assignment),
+            Mail::Assignment(assignment) => Document::Assignment(assignment, None),
             Mail::Leader(leader) => Document::Leader(leader),
             Mail::Report(sealed) => Document::Report(Box::new(Report::clone(&sealed.report))),
             Mail::Alive(alive) => Document::Alive(alive),
@@ -247,7 +247,7 @@ impl State {
         let reports = broker.reports.values();
         let reports = reports.map(|r| Document::Report(Box::new(Report::clone(&r.report))));
         let assignments =
-            broker.assignments.values().map(|a| Document::Assignment(Box::new(a.clone())));
+            broker.assignments.values().map(|a| Document::Assignment(Box::new(a.clone()), None));
         let ledgers = broker.ledgers.iter().map(|(cluster, ledger)| {
             Document::Ledger(app(), cluster.clone(), Box::new(ledger.clone()))
         });
@@ -266,7 +266,7 @@ impl State {
             Publication::Assignment(assignment) => {
                 let node = assignment.node.clone();
                 self.broker.edit().assignments.insert(node.clone(), assignment.clone());
-                back(Document::Assignment(Box::new(assignment.clone())));
+                back(Document::Assignment(Box::new(assignment.clone()), None));
                 if self.agents[&node].core.is_some() {
                     self.send(&controller(), &node, Mail::Assignment(Box::new(assignment)));
                 }

@@ -8,6 +8,7 @@ use evenkeel::plan::Phase;
 use stateright::{Model, Property};
 
 use crate::agents::End;
+use crate::fleet::backend;
 use crate::plot::{Kind, Order, Plot, server};
 use crate::rest;
 use crate::state::{Mail, State, controller};
@@ -237,7 +238,16 @@ fn wrong(state: &State) -> Vec<Action> {
                     actions.extend(dying(state, |to| *to == controller()));
                 }
             }
-            Kind::Reload => actions.push(Action::Reload(lb.clone())),
+            Kind::Reload => {
+                // What a hand has set a moment ago is not told from ours, which an older state file brings back.
+                let hidden = webs.into_iter().any(|web| {
+                    let ours = state.checker.is_ours(lb, &backend(), &server(web));
+                    !ours && state.agents[lb].would_look_dumped(web)
+                });
+                if !hidden {
+                    actions.push(Action::Reload(lb.clone()));
+                }
+            }
             Kind::Hand => {
                 // HAProxy cannot compare and set: what a hand sets while the agent's own order is on its way looks
                 // like ours, and nobody can tell.

@@ -19,6 +19,7 @@ const MEMORY_MAX: u64 = 1 << 20;
 
 /// Seeds that are not taken, nor meant to be; by kind and name.
 const REFUSED: &[(&str, &str)] = &[
+    ("assignment", "forged.json"),
     ("desired", "faulty"),
     ("haproxy", "errors"),
     ("nrpe", "faulty"),

@@ -185,7 +185,7 @@ fn inputs(world: &World) -> Vec<Input> {
         hear(Document::Alive(Alive { node, boot, alive }), false);
     }
     for assigned in world.assigned.values() {
-        hear(Document::Assignment(Box::new(assigned.assignment.clone())), true);
+        hear(Document::Assignment(Box::new(assigned.assignment.clone()), None), true);
     }
     for (cluster, ledger) in &world.ledgers {
         let document = Document::Ledger(world.app.clone(), cluster.clone(), ledger.clone().into());
@@ -201,7 +201,7 @@ fn inputs(world: &World) -> Vec<Input> {
 fn told(inputs: Vec<Input>) -> (Vec<Effect>, Option<Mono>, String) {
     let id = ControllerId::new("me").unwrap();
     let now = Now { mono: Mono(1_000_000), wall: Wall(1) };
-    let mut core = Core::new(Setup { id, started: 1, page: None }, Vec::new());
+    let mut core = Core::new(Setup { id, started: 1, page: None, key: None }, Vec::new());
     core.step(now, Input::Connected { connection: 1 });
     for input in inputs {
         core.step(now, input);

@@ -76,7 +76,8 @@ impl World {
             // A controller that cannot keep its name ends, and its unit starts it again.
             return self.after(5_000, Happening::Start(Client::Controller));
         }
-        let setup = Setup { id: ControllerId::new(&id).expect("a name"), started, page: None };
+        let setup =
+            Setup { id: ControllerId::new(&id).expect("a name"), started, page: None, key: None };
         let files: Option<Vec<AppFile>> = self.controller.disk.read();
         let controller = &mut self.controller;
         controller.blank = files.is_none();

@@ -105,6 +105,12 @@ impl Haproxy {
         Ok(())
     }
 
+    /// The bits of a server in the state file, which a reload brings.
+    #[allow(dead_code)] // the simulator has no use for it
+    pub fn dumped(&self, name: &ServerName) -> Option<AdminBits> {
+        self.file.as_ref().and_then(|file| file.get(name)).copied()
+    }
+
     /// A new process: with the state file as it was dumped last, or with the configuration alone.
     pub fn reload(&mut self) {
         self.process += 1;

@@ -43,7 +43,7 @@ impl Presence {
                 }
                 None
             }
-            Document::Assignment(assignment) => Some(Fact::Found(assignment.clone())),
+            Document::Assignment(assignment, _) => Some(Fact::Found(assignment.clone())),
             Document::Leader(_)
             | Document::Controller(_)
             | Document::Ledger(..)

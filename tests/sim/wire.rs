@@ -297,7 +297,8 @@ impl World {
             return;
         }
         let topic = Topic::parse(&Self::fleet(), &message.topic).expect("one of our topics");
-        let document = intake::read(topic, &message.payload).expect("one of our documents");
+        let document =
+            intake::read(&Self::fleet(), topic, &message.payload).expect("one of our documents");
         if self.trace.is_loud() {
             let kind = if message.retained { "retained" } else { "live" };
             let text = format!(
@@ -316,7 +317,7 @@ impl World {
     fn agent_hears(&mut self, name: &NodeName, document: Document, retained: bool) {
         use evenkeel::agent::core::Document as Ours;
         let document = match document {
-            Document::Assignment(assignment) => Ours::Assignment(assignment),
+            Document::Assignment(assignment, _) => Ours::Assignment(assignment),
             Document::Report(report) => Ours::Report(report),
             Document::Alive(alive) => Ours::Alive(alive),
             Document::Leader(leader) => Ours::Leader(leader),

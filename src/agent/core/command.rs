@@ -6,25 +6,54 @@ use std::collections::BTreeMap;
 
 use super::Step;
 use super::note::Note;
-use crate::model::{AppName, Assignment, Epoch, Leader, Refusal, RefusalReason, Stamp};
+use crate::model::{AppName, Assignment, Epoch, Leader, PublicKey, Refusal, RefusalReason, Stamp};
 
 /// Apps that may command one node. Far above any real node's, and a bound on what a broken
 /// controller can make an agent remember.
 const APPS_MAX: usize = 1_024;
+
+/// Refusals that a report has room for where nothing is in force: a report must stay small, whoever makes up apps.
+const TOLD_MAX: usize = 16;
 
 /// Who commands.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Command {
     /// Assignments that came before the agent had read its own retained documents.
     waiting: BTreeMap<AppName, Assignment>,
-    /// The last order per app that came from somebody who does not command it.
-    stale: BTreeMap<AppName, Refusal>,
+    /// The last order per app that came from somebody who does not command it, if nothing that counts has come since.
+    refused: BTreeMap<AppName, Refusal>,
 }
 
 impl Command {
     /// Why the last order for `app` was refused, if it was.
     pub(super) fn refusal(&self, app: &AppName) -> Option<&Refusal> {
-        self.stale.get(app)
+        self.refused.get(app)
+    }
+
+    /// Why the last orders for these apps were refused.
+    pub(super) fn refusals(&self, of: impl Fn(&AppName) -> bool) -> BTreeMap<AppName, Refusal> {
+        let refused = self.refused.iter().filter(|(app, _)| of(app)).take(TOLD_MAX);
+        refused.map(|(app, refusal)| (app.clone(), refusal.clone())).collect()
+    }
+
+    /// Takes in an order that is not to be taken from whoever gave it.
+    pub(super) fn untrusted(
+        &mut self,
+        step: &mut Step,
+        app: AppName,
+        stamp: Stamp,
+        key: Option<PublicKey>,
+    ) {
+        let reason = RefusalReason::Untrusted { key };
+        let known = self.refused.get(&app);
+        let is_news = known.is_none_or(|known| known.reason != reason);
+        if known.is_none() && self.refused.len() >= APPS_MAX {
+            return;
+        }
+        if is_news {
+            step.log(Note::Untrusted { app: app.clone(), stamp: stamp.clone(), key });
+        }
+        self.refused.insert(app, Refusal { stamp, reason });
     }
 
     /// Takes in a claim of leadership.
@@ -77,7 +106,7 @@ impl Command {
         let epochs = &step.disk.memory().epochs;
         match weigh(epochs.get(app), &stamp.epoch) {
             Weight::Same => {
-                self.stale.remove(app);
+                self.refused.remove(app);
                 true
             }
             Weight::Higher => {
@@ -85,7 +114,7 @@ impl Command {
                     step.log(Note::TooManyApps { app: app.clone() });
                     return false;
                 }
-                self.stale.remove(app);
+                self.refused.remove(app);
                 step.disk.change().epochs.insert(app.clone(), stamp.epoch);
                 true
             }
@@ -96,7 +125,7 @@ impl Command {
                     known: known.clone(),
                 });
                 let reason = RefusalReason::StaleEpoch { known };
-                self.stale.insert(app.clone(), Refusal { stamp, reason });
+                self.refused.insert(app.clone(), Refusal { stamp, reason });
                 false
             }
         }

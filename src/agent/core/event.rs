@@ -6,7 +6,7 @@ use super::memory::Memory;
 use super::note::Note;
 use crate::model::{
     Alive, AppName, Assignment, CheckName, CheckResult, Leader, Mailbox, Message, MessageKey,
-    NodeName, Receipt, RecipientName, Report, Revision, RevisionSeen,
+    NodeName, PublicKey, Receipt, RecipientName, Report, Revision, RevisionSeen, Stamp,
 };
 use crate::plan::ports::{
     BalancerError, BalancerState, DeliverError, ProcessId, SetServer, UpgradeError,
@@ -106,6 +106,15 @@ pub enum Event {
 pub enum Document {
     /// At `nodes/<this node>/assignment/<app>`.
     Assignment(Box<Assignment>),
+    /// At the same place, but not from anybody whose orders are to be taken.
+    Untrusted {
+        /// The app that it is for.
+        app: AppName,
+        /// Which order it says it is.
+        stamp: Stamp,
+        /// The key that has signed it, if any has.
+        key: Option<PublicKey>,
+    },
     /// At `nodes/<node>/report`: this node's own, or that of a load balancer it follows.
     Report(Box<Report>),
     /// At `nodes/<node>/alive`: this node's own, or, for a load balancer, anybody's.

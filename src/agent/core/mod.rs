@@ -323,6 +323,9 @@ impl AgentCore {
                     self.on_accepted();
                 }
             }
+            Document::Untrusted { app, stamp, key } => {
+                self.command.untrusted(&mut self.step, app, stamp, key);
+            }
             Document::Report(report) => self.on_report(*report, retained),
             Document::Alive(alive) => self.on_alive(&alive, retained),
             Document::Leader(leader) => {
@@ -470,6 +473,8 @@ impl AgentCore {
             Some(obeyed) => obeyed.assignment.stamp.epoch != *epoch,
             None => self.concerns(app),
         });
+        let unobeyed = |app: &AppName| !assignments.contains_key(app) && self.concerns(app);
+        let refusals = self.command.refusals(unobeyed);
         let report = Report {
             node: self.step.setup.node.clone(),
             boot: self.boot,
@@ -479,6 +484,7 @@ impl AgentCore {
             facts: self.step.setup.facts.clone(),
             assignments,
             epochs,
+            refusals,
             apps: self.node.report(&self.step, self.boot.started),
             balancer: self.balancer.as_ref().map(|balancer| balancer.report(&self.step)),
             notify: self

@@ -2,7 +2,7 @@
 
 use crate::model::{
     AppName, Attempt, BackendName, Boot, Change, CheckName, Epoch, MessageKey, NodeName, Owned,
-    RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
+    PublicKey, RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
 };
 
 /// One line for the log.
@@ -47,6 +47,15 @@ pub enum Note {
         offered: Epoch,
         /// Who commands.
         known: Epoch,
+    },
+    /// An order is not from anybody whose orders are to be taken.
+    Untrusted {
+        /// The app.
+        app: AppName,
+        /// Which order it says it is.
+        stamp: Stamp,
+        /// The key that has signed it, if any has.
+        key: Option<PublicKey>,
     },
     /// Why the agent does not do what was asked has changed.
     Refused {

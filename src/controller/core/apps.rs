@@ -58,6 +58,9 @@ pub struct Asked {
     pub assignment: Assignment,
     /// When it was published or found.
     pub at: Mono,
+    /// It was found under somebody else's signature, or under none, and its node does not say that it obeys it. It counts,
+    /// but is not given again as it is: that would put our signature under it.
+    pub foreign: bool,
 }
 
 impl App {
@@ -206,16 +209,19 @@ impl Core {
     }
 
     /// Takes over an assignment that is newer than what we remember; says whether it is what we
-    /// hold now.
-    pub(super) fn adopt(&mut self, now: Now, assignment: &Assignment) -> bool {
+    /// hold now, as we would publish it.
+    pub(super) fn adopt(&mut self, now: Now, assignment: &Assignment, signed_here: bool) -> bool {
         self.peers.saw_epoch(&assignment.app, &assignment.stamp.epoch);
         let app = self.apps.entry(assignment.app.clone()).or_default();
-        if let Some(known) = app.assigned.get(&assignment.node)
+        if let Some(known) = app.assigned.get_mut(&assignment.node)
             && known.assignment.stamp >= assignment.stamp
         {
-            return known.assignment == *assignment;
+            let same = known.assignment == *assignment;
+            known.foreign &= !(same && signed_here);
+            return same && (signed_here || known.foreign);
         }
-        let asked = Asked { assignment: assignment.clone(), at: now.mono };
+        let foreign = !signed_here;
+        let asked = Asked { assignment: assignment.clone(), at: now.mono, foreign };
         app.assigned.insert(assignment.node.clone(), asked);
         true
     }
@@ -317,7 +323,7 @@ impl App {
         }
         for (node, assignment) in assignments {
             published.push(publish(Publication::Assignment(assignment.clone())));
-            self.assigned.insert(node, Asked { assignment, at: now.mono });
+            self.assigned.insert(node, Asked { assignment, at: now.mono, foreign: false });
         }
         if keep {
             self.unkept = false;
@@ -483,7 +489,7 @@ fn timeless(decision: &Decision) -> Decision {
             Decision::Wait { what: Wait::Others { unsettled: 0 }, until_ms: None }
         }
         Decision::Wait { what: Wait::Echo { .. }, .. } => {
-            Decision::Wait { what: Wait::Echo { from: Vec::new() }, until_ms: None }
+            Decision::Wait { what: Wait::Echo { from: Vec::new(), refusal: None }, until_ms: None }
         }
         Decision::Wait { what: Wait::Batch { batch, .. }, .. } => {
             let what = Wait::Batch { upgrading: *batch, batch: *batch };

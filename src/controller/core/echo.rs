@@ -126,7 +126,8 @@ impl Core {
     fn document_of(&self, topic: &Topic) -> Option<Publication> {
         match topic {
             Topic::Assignment(node, app) => {
-                let asked = self.apps.get(app)?.assigned.get(node)?;
+                let asked =
+                    self.apps.get(app)?.assigned.get(node).filter(|asked| !asked.foreign)?;
                 Some(Publication::Assignment(asked.assignment.clone()))
             }
             Topic::Status(app, cluster) => {

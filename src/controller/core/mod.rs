@@ -17,7 +17,8 @@ use crate::bus::intake::Document;
 use crate::bus::topics::{Filter, Topic};
 use crate::model::{
     AppName, Assignment, Boot, ClusterLedger, ClusterName, ControllerAlive, ControllerId,
-    DesiredApp, Event, EventKind, Leader, Mailbox, MessageKey, Mono, NodeName, Now, Record,
+    DesiredApp, Event, EventKind, Leader, Mailbox, MessageKey, Mono, NodeName, Now, PublicKey,
+    Record,
 };
 
 pub(super) use apps::App;
@@ -45,6 +46,8 @@ pub struct Setup {
     pub started: u64,
     /// Where people find the page, with a slash at its end; goes into messages.
     pub page: Option<String>,
+    /// What its assignments are signed with, if they are.
+    pub key: Option<PublicKey>,
 }
 
 /// What happens.
@@ -305,8 +308,9 @@ impl Core {
             Document::Controller(alive) => self.heard_controller(now, &alive, retained),
             Document::Alive(alive) => self.heard_alive(now, &alive),
             Document::Report(report) => self.heard_report(now, *report, retained),
-            Document::Assignment(assignment) => {
-                let same = self.adopt(now, &assignment);
+            Document::Assignment(assignment, key) => {
+                let signed_here = key == self.setup.key;
+                let same = self.adopt(now, &assignment, signed_here);
                 self.shown_assignment(now, &assignment.node, &assignment.app, same);
                 Vec::new()
             }

@@ -135,8 +135,13 @@ impl Core {
             }
             let asked = self.apps.get(app).and_then(|a| a.assigned.get(name));
             let current = asked.is_some_and(|a| a.assignment.stamp >= obeyed.assignment.stamp);
-            if !current {
-                self.adopt(now, &obeyed.assignment);
+            let foreign = asked.is_some_and(|a| a.foreign && a.assignment == obeyed.assignment);
+            // A node speaks for itself alone. What it obeys is as good as if we had signed it.
+            if (foreign || !current) && obeyed.assignment.node == *name {
+                self.adopt(now, &obeyed.assignment, true);
+            }
+            if foreign {
+                self.shown_assignment(now, name, app, false);
             }
         }
     }

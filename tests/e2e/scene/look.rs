@@ -63,7 +63,7 @@ impl Scene {
     }
 
     /// What the broker has retained under these filters.
-    fn retained(&self, filters: &[Filter]) -> BTreeMap<Topic, Vec<u8>> {
+    pub fn retained(&self, filters: &[Filter]) -> BTreeMap<Topic, Vec<u8>> {
         let name = "watcher";
         let marker = Topic::NodeMarker(NodeName::new(name).expect("a name"));
         let filters = [filters, &[Filter::One(marker.clone())]].concat();

@@ -49,7 +49,7 @@ pub fn controller(document: &Document) {
 
 fn new_controller() -> Core {
     let id = ControllerId::new("me").expect("a name");
-    Core::new(Setup { id, started: 1_767_225_600_000, page: None }, Vec::new())
+    Core::new(Setup { id, started: 1_767_225_600_000, page: None, key: None }, Vec::new())
 }
 
 fn live(core: &mut Core, heard: Vec<(Document, bool)>) {
@@ -100,7 +100,7 @@ fn published(publication: Publication) -> Option<(Document, bool)> {
         }
         Publication::Assignment(asked) => {
             let topic = Topic::Assignment(asked.node.clone(), asked.app.clone());
-            (sent(topic, &asked), Document::Assignment(Box::new(asked)))
+            (sent(topic, &asked), Document::Assignment(Box::new(asked), None))
         }
         Publication::Ledger(app, cluster, ledger) => {
             let topic = Topic::Status(app.clone(), cluster.clone());
@@ -162,7 +162,11 @@ pub fn agent(document: &Document) {
 /// As the agent's driver hands it in.
 fn received(document: Document, retained: bool) -> Option<agent_core::Event> {
     let document = match document {
-        Document::Assignment(assignment) => agent_core::Document::Assignment(assignment),
+        Document::Assignment(assignment, None) => agent_core::Document::Assignment(assignment),
+        Document::Assignment(assignment, key) => {
+            let (app, stamp) = (assignment.app, assignment.stamp);
+            agent_core::Document::Untrusted { app, stamp, key }
+        }
         Document::Report(report) => agent_core::Document::Report(report),
         Document::Alive(alive) => agent_core::Document::Alive(alive),
         Document::Leader(leader) => agent_core::Document::Leader(leader),

@@ -62,6 +62,7 @@ fn report(name: &str) -> Report {
         notify: None,
         assignments: BTreeMap::new(),
         epochs: BTreeMap::new(),
+        refusals: BTreeMap::new(),
     }
 }
 

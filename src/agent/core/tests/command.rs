@@ -73,6 +73,44 @@ fn a_leader_raises_the_epoch_and_what_is_in_force_stays() {
 }
 
 #[test]
+fn an_untrusted_order_changes_nothing_and_is_said_until_one_is_taken() {
+    let mut rig = Rig::connected(web());
+    let untrusted = |generation, key| {
+        let stamp = Stamp { epoch: epoch(9, "c9"), generation };
+        let document = Document::Untrusted { app: app(), stamp, key };
+        Event::Received { document, retained: true }
+    };
+    let key = Some(PublicKey([7; 32]));
+    rig.send(untrusted(1, key));
+    assert_eq!(rig.report().refusals[&app()].reason, RefusalReason::Untrusted { key });
+    assert!(rig.report().assignments.is_empty());
+    assert!(rig.report().epochs.is_empty(), "its epoch counts for nothing");
+    rig.assign(order((1, "c1", 5)));
+    assert_eq!((rig.refusal(), rig.report().refusals.len()), (None, 0));
+    for (generation, key) in [(6, key), (7, key), (8, None)] {
+        rig.send(untrusted(generation, key));
+        assert_eq!(rig.obeyed().assignment, order((1, "c1", 5)));
+        let refusal = rig.obeyed().refusal.clone().unwrap();
+        assert_eq!(refusal.reason, RefusalReason::Untrusted { key });
+    }
+    let notes = rig.notes.iter().filter(|note| matches!(note, Note::Untrusted { .. }));
+    assert_eq!(notes.count(), 3, "one for each of whom it is from, in turn");
+    rig.assign(order((1, "c1", 6)));
+    assert_eq!((rig.obeyed().assignment.clone(), rig.refusal()), (order((1, "c1", 6)), None));
+
+    // Whoever makes up names fills nobody's memory, nor a report.
+    let mut rig = Rig::connected(balancer());
+    for number in 0..3_000 {
+        let app = AppName::new(format!("a{number}")).unwrap();
+        let stamp = Stamp { epoch: epoch(9, "c9"), generation: 1 };
+        let document = Document::Untrusted { app, stamp, key };
+        rig.send(Event::Received { document, retained: true });
+    }
+    let notes = rig.notes.iter().filter(|note| matches!(note, Note::Untrusted { .. }));
+    assert_eq!((notes.count(), rig.report().refusals.len()), (1_024, 16));
+}
+
+#[test]
 fn every_leader_document_is_answered_by_a_report() {
     for (setup, name, answers) in [
         (web(), "shop", true),

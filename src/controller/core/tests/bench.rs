@@ -14,6 +14,8 @@ use crate::plan::{Observed, World};
 const ROUNDS_MAX: usize = 200;
 
 pub struct Bench {
+    /// What its assignments are signed with from the next start on.
+    pub key: PublicKey,
     pub core: Core,
     pub now: Now,
     pub disk: BTreeMap<AppName, AppFile>,
@@ -139,6 +141,13 @@ fn notifier(name: &str) -> Report {
     Report { notify: Some(NotifyReport { recipients }), ..report(name) }
 }
 
+/// What its assignments are signed with at first.
+pub const KEY: PublicKey = PublicKey([1; 32]);
+
+fn setup(started: u64, key: PublicKey) -> Setup {
+    Setup { id: id("me"), started, page: None, key: Some(key) }
+}
+
 impl Bench {
     /// Three web servers at revision 1, a load balancer and two notification servers; the
     /// controller has been started, and nothing else.
@@ -173,7 +182,8 @@ impl Bench {
             retained.insert(topic, Document::Report(Box::new(report)));
         }
         Self {
-            core: Core::new(Setup { id: id("me"), started: 1, page: None }, Vec::new()),
+            core: Core::new(setup(1, KEY), Vec::new()),
+            key: KEY,
             now: Now { mono: Mono(1_000_000), wall: Wall(1) },
             disk: BTreeMap::new(),
             disk_full: false,
@@ -202,7 +212,7 @@ impl Bench {
     pub fn restart(&mut self) {
         self.starts += 1;
         let files = self.disk.values().cloned().collect();
-        self.core = Core::new(Setup { id: id("me"), started: self.starts, page: None }, files);
+        self.core = Core::new(setup(self.starts, self.key), files);
         self.waiting.clear();
         self.resigned = None;
     }
@@ -314,7 +324,7 @@ impl Bench {
             }
             Publication::Assignment(a) => (
                 Topic::Assignment(a.node.clone(), a.app.clone()),
-                Document::Assignment(Box::new(a)),
+                Document::Assignment(Box::new(a), Some(self.key)),
             ),
             Publication::Ledger(app, cluster, ledger) => (
                 Topic::Status(app.clone(), cluster.clone()),
@@ -338,7 +348,7 @@ impl Bench {
         }
         match &document {
             Document::Leader(_) => self.all_report(),
-            Document::Assignment(assignment) => self.obey(assignment),
+            Document::Assignment(assignment, _) => self.obey(assignment),
             _ => {}
         }
         self.waiting.push_back((document, false));

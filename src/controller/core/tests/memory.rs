@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bench::{Bench, alfa, at, declared, node, settings, shop};
+use super::bench::{Bench, KEY, alfa, at, declared, node, settings, shop};
 use crate::bus::intake::Document;
 use crate::bus::topics::Topic;
 use crate::controller::core::{Input, Publication};
@@ -197,12 +197,95 @@ fn an_older_assignment_that_somebody_retains_over_ours_is_replaced() {
     bench.settle();
     let topic = Topic::Assignment(node("web1"), shop());
     let ours = bench.retained[&topic].clone();
-    let Document::Assignment(mut older) = ours.clone() else { panic!("an assignment") };
+    let Document::Assignment(mut older, _) = ours.clone() else { panic!("an assignment") };
     older.stamp.generation -= 1;
-    bench.retained.insert(topic.clone(), Document::Assignment(older.clone()));
-    bench.hear(Document::Assignment(older));
+    bench.retained.insert(topic.clone(), Document::Assignment(older.clone(), Some(KEY)));
+    bench.hear(Document::Assignment(older, Some(KEY)));
     bench.wait(11);
     assert_eq!(bench.retained[&topic], ours);
+}
+
+/// Every retained assignment, with who has signed it.
+fn signed(bench: &Bench) -> Vec<(Assignment, Option<PublicKey>)> {
+    let assignment = |document: &Document| match document {
+        Document::Assignment(assignment, key) => Some((Assignment::clone(assignment), *key)),
+        _ => None,
+    };
+    bench.retained.values().filter_map(assignment).collect()
+}
+
+#[test]
+fn what_agents_obey_is_signed_again_with_another_key() {
+    for disk in [true, false] {
+        for key in [Some(KEY), None] {
+            let mut bench = Bench::up(at("2"));
+            for document in bench.retained.values_mut() {
+                if let Document::Assignment(_, by) = document {
+                    *by = key;
+                }
+            }
+            if !disk {
+                bench.disk.clear();
+            }
+            bench.key = PublicKey([2; 32]);
+            bench.restart();
+            bench.connect();
+            bench.step(at("2"));
+            bench.settle();
+            bench.wait(11);
+            assert_eq!(bench.revisions(), ["2", "2", "2"]);
+            let all = signed(&bench);
+            assert_eq!(all.len(), 4, "{all:?}");
+            assert!(all.iter().all(|(_, by)| *by == Some(bench.key)), "{all:?}");
+        }
+    }
+}
+
+#[test]
+fn what_somebody_else_has_signed_is_not_signed_by_us_before_it_is_obeyed() {
+    for obeyed in [false, true] {
+        let mut bench = Bench::up(at("2"));
+        let paused = DesiredCluster { paused: true, ..settings("2") };
+        bench.step(declared(&[("alfa", paused)]));
+        bench.settle();
+        let topic = Topic::Assignment(node("web1"), shop());
+        let Document::Assignment(ours, _) = bench.retained[&topic].clone() else { panic!() };
+        let mut forged = Assignment::clone(&ours);
+        forged.stamp.generation += 100;
+        let document = Document::Assignment(Box::new(forged.clone()), Some(PublicKey([9; 32])));
+        bench.retained.insert(topic.clone(), document.clone());
+        bench.hear(document);
+        if obeyed {
+            bench.report("web1").assignments.get_mut(&shop()).unwrap().assignment = forged.clone();
+            bench.speak(&node("web1"));
+            bench.settle();
+        }
+        bench.sent.clear();
+        bench.wait(30);
+        // The broker loses it, and is given what is the controller's own.
+        bench.retained.remove(&topic);
+        bench.connect();
+        bench.settle();
+        bench.wait(30);
+        let sent = |asked: &Assignment| {
+            bench.sent.iter().any(|sent| matches!(sent, Publication::Assignment(a) if a == asked))
+        };
+        assert_eq!(sent(&forged), obeyed);
+    }
+}
+
+#[test]
+fn a_node_says_what_it_obeys_itself_and_nothing_of_others() {
+    let mut bench = Bench::up(at("2"));
+    let asked = |bench: &Bench| bench.core.apps[&shop()].assigned[&node("web2")].clone();
+    let before = asked(&bench);
+    let mut other = before.assignment.clone();
+    other.stamp.generation += 100;
+    let obeyed = Obeyed { assignment: other, done: None, refusal: None };
+    bench.report("web1").assignments.insert(shop(), obeyed);
+    bench.speak(&node("web1"));
+    bench.settle();
+    assert_eq!(asked(&bench), before);
 }
 
 #[test]
