@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::core::{Memory, Note};
 use crate::history::{Lines, Rotation, Trail, time};
 use crate::model::{
-    AppName, Attempt, AttemptOutcome, Change, Epoch, NodeName, PublicKey, RefusalReason, Stamp,
-    Wall,
+    AppName, Attempt, AttemptOutcome, Change, Epoch, NodeName, PublicKey, Refusal, RefusalReason,
+    Stamp, Wall,
 };
 
 /// The file in the state directory; with the one before, `audit.log.1`, it is kept to twice [`BYTES_MAX`].
@@ -28,8 +28,13 @@ pub(super) struct Audit {
     /// The assignment in force, per app: on whose word whatever is done is done.
     told: BTreeMap<AppName, Stamp>,
     /// The assignment that came last, per app, and the key that has signed it, if any has.
-    came: BTreeMap<AppName, (Stamp, Option<PublicKey>)>,
+    came: BTreeMap<AppName, (Stamp, Signed)>,
+    /// Who has signed the mailbox that came last.
+    mailbox: Option<Signed>,
 }
+
+/// The key that has signed a document, if any has.
+type Signed = Option<PublicKey>;
 
 impl Audit {
     /// In this state directory; with what the disk remembers of who commands.
@@ -38,22 +43,19 @@ impl Audit {
         let told = told.map(|(app, assignment)| (app.clone(), assignment.stamp.clone())).collect();
         let rotation = Rotation::At { bytes_max: BYTES_MAX };
         let trail = Trail::start(Lines::new(folder.join(NAME), rotation));
-        Audit { node, trail, told, came: BTreeMap::new() }
+        Audit { node, trail, told, came: BTreeMap::new(), mailbox: None }
     }
 
     /// Remembers who has signed an assignment, which may be accepted at once, later, or not.
-    pub fn came(&mut self, app: &AppName, stamp: &Stamp, key: Option<PublicKey>) {
+    pub fn came(&mut self, app: &AppName, stamp: &Stamp, key: Signed) {
         if self.came.len() < APPS_MAX || self.came.contains_key(app) {
             self.came.insert(app.clone(), (stamp.clone(), key));
         }
     }
 
-    /// The key that has signed what bears `stamp`, of which 0 says any of its epoch; none if it has not come in this life.
-    fn key(&self, app: &AppName, stamp: &Stamp) -> Option<Option<PublicKey>> {
-        let (came, key) = self.came.get(app)?;
-        let any = stamp.generation == 0;
-        let same = came.epoch == stamp.epoch && (any || came.generation == stamp.generation);
-        same.then_some(*key)
+    /// Remembers who has signed the mailbox.
+    pub fn mailbox_came(&mut self, key: Signed) {
+        self.mailbox = Some(key);
     }
 
     /// Adds what a note says of orders and deeds; what it says of the machine alone is for the log only.
@@ -62,21 +64,20 @@ impl Audit {
             self.told.insert(app.clone(), stamp.clone());
         }
         let Some(deed) = deed(note) else { return };
-        let stamp = deed.stamp.as_ref().or_else(|| self.told.get(deed.app?));
         let mut line = Map::new();
         line.insert("time".to_owned(), json!(time(at)));
         line.insert("at".to_owned(), json!(at.0));
         line.insert("node".to_owned(), json!(self.node.as_str()));
-        if let Some(app) = deed.app {
-            line.insert("app".to_owned(), json!(app.as_str()));
+        line.insert("app".to_owned(), json!(deed.app.as_str()));
+        let (epoch, generation, key) = self.word(deed.app, &deed.word);
+        if let Some(epoch) = epoch {
+            line.insert("epoch".to_owned(), json!(epoch.number));
+            line.insert("controller".to_owned(), json!(epoch.controller.as_str()));
         }
-        if let Some(stamp) = stamp {
-            line.insert("epoch".to_owned(), json!(stamp.epoch.number));
-            line.insert("controller".to_owned(), json!(stamp.epoch.controller.as_str()));
-            line.insert("generation".to_owned(), json!(stamp.generation));
+        if let Some(generation) = generation {
+            line.insert("generation".to_owned(), json!(generation));
         }
-        let came = deed.app.zip(stamp).and_then(|(app, stamp)| self.key(app, stamp));
-        if let Some(key) = deed.key.or(came) {
+        if let Some(key) = key {
             line.insert("key".to_owned(), json!(key));
         }
         line.insert("what".to_owned(), json!(deed.what));
@@ -87,50 +88,86 @@ impl Audit {
         bytes.push(b'\n');
         self.trail.add(bytes);
     }
+
+    /// Whose word it is, as far as it is known: epoch, generation, and who has signed it.
+    fn word<'a>(
+        &'a self,
+        app: &AppName,
+        word: &Word<'a>,
+    ) -> (Option<&'a Epoch>, Option<u64>, Option<Signed>) {
+        let came = self.came.get(app);
+        let order = |stamp: &'a Stamp| {
+            let key = came.filter(|(came, _)| came == stamp).map(|(_, key)| *key);
+            (Some(&stamp.epoch), Some(stamp.generation), key)
+        };
+        match *word {
+            Word::InForce => self.told.get(app).map_or((None, None, None), order),
+            Word::Order(stamp) => order(stamp),
+            Word::Untrusted(stamp, key) => (Some(&stamp.epoch), Some(stamp.generation), Some(key)),
+            Word::Claim(epoch) => {
+                let key = came.filter(|(came, _)| came.epoch == *epoch).map(|(_, key)| *key);
+                (Some(epoch), None, key)
+            }
+            Word::Mailbox(epoch) => (epoch, None, self.mailbox),
+        }
+    }
+}
+
+/// On whose word something is done, or is not.
+enum Word<'a> {
+    /// The assignment in force.
+    InForce,
+    /// This one.
+    Order(&'a Stamp),
+    /// This one, which is signed by none of the trusted keys.
+    Untrusted(&'a Stamp, Signed),
+    /// An order or a claim of this epoch.
+    Claim(&'a Epoch),
+    /// The mailbox, of which is known who commands the message's app.
+    Mailbox(Option<&'a Epoch>),
 }
 
 /// What is written of a note.
 struct Deed<'a> {
     what: &'static str,
-    app: Option<&'a AppName>,
-    /// On whose word; that of the assignment in force, if nothing else is said.
-    stamp: Option<Stamp>,
-    /// Who has signed it, where the note says so.
-    key: Option<Option<PublicKey>>,
+    app: &'a AppName,
+    word: Word<'a>,
     more: Value,
 }
 
 impl<'a> Deed<'a> {
-    fn of(app: &'a AppName, what: &'static str, more: Value) -> Option<Self> {
-        Some(Self { what, app: Some(app), stamp: None, key: None, more })
+    fn of(app: &'a AppName, what: &'static str, more: Value) -> Self {
+        Self { what, app, word: Word::InForce, more }
+    }
+
+    fn by(self, word: Word<'a>) -> Self {
+        Self { word, ..self }
     }
 }
 
 fn deed(note: &Note) -> Option<Deed<'_>> {
-    match note {
+    Some(match note {
         Note::Accepted { app, changes, .. } => {
             let asked: Vec<Value> = changes.iter().map(asked).collect();
             Deed::of(app, "told", json!({ "asked": asked }))
         }
         Note::StaleEpoch { app, offered, known } => {
-            // Which order it was is not said: none of that controller's counts.
-            let stamp = Stamp { epoch: offered.clone(), generation: 0 };
             let more = json!({ "outcome": "not obeyed", "commands": epoch(known) });
-            let deed = Deed::of(app, "order_of_another_controller", more)?;
-            Some(Deed { stamp: Some(stamp), ..deed })
+            // Which order it was is not said: none of that controller's counts.
+            Deed::of(app, "order_of_another_controller", more).by(Word::Claim(offered))
         }
         Note::Untrusted { app, stamp, key } => {
-            let deed = Deed::of(app, "untrusted_order", json!({ "outcome": "not obeyed" }))?;
-            Some(Deed { stamp: Some(stamp.clone()), key: Some(*key), ..deed })
+            let more = json!({ "outcome": "not obeyed" });
+            Deed::of(app, "untrusted_order", more).by(Word::Untrusted(stamp, *key))
         }
-        Note::Refused { app, refusal: Some(refusal) } => {
-            let more = json!({ "outcome": "not obeyed", "why": refusal.reason.to_string() });
-            let deed = Deed::of(app, "refused", more)?;
-            let key = match &refusal.reason {
-                RefusalReason::Untrusted { key } => Some(*key),
-                _ => None,
+        Note::Refused { app, refusal: Some(Refusal { stamp, reason }) } => {
+            let more = json!({ "outcome": "not obeyed", "why": reason.to_string() });
+            let word = match reason {
+                RefusalReason::Untrusted { key } => Word::Untrusted(stamp, *key),
+                RefusalReason::StaleEpoch { .. } => Word::Claim(&stamp.epoch),
+                _ => Word::Order(stamp),
             };
-            Some(Deed { stamp: Some(refusal.stamp.clone()), key, ..deed })
+            Deed::of(app, "refused", more).by(word)
         }
         Note::Refused { app, refusal: None } => Deed::of(app, "refuses_nothing_more", json!({})),
         Note::UpgradeStarts { app, revision, attempt } => {
@@ -150,8 +187,7 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
         }
         Note::Owns { app, backend, server, owned } => {
             let more = json!({ "server": format!("{backend}/{server}"), "before": owned.before.0 });
-            let deed = Deed::of(app, "takes_out", more)?;
-            Some(Deed { stamp: Some(owned.asked.clone()), ..deed })
+            Deed::of(app, "takes_out", more).by(Word::Order(&owned.asked))
         }
         Note::Disowns { app, backend, server } => {
             Deed::of(app, "put_back", json!({ "server": format!("{backend}/{server}") }))
@@ -159,15 +195,15 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
         Note::ChangedByHand { app, backend, server } => {
             Deed::of(app, "changed_by_hand", json!({ "server": format!("{backend}/{server}") }))
         }
-        Note::Delivered { key, recipient } => {
-            let more = json!({ "message": key.0, "recipient": recipient.as_str(),
+        Note::Delivered { message, recipient } => {
+            let more = json!({ "message": message.key.0, "recipient": recipient.as_str(),
                 "outcome": "delivered" });
-            Some(Deed { what: "message", app: None, stamp: None, key: None, more })
+            Deed::of(&message.app, "message", more).by(Word::Mailbox(message.epoch.as_ref()))
         }
-        Note::NotDelivered { key, recipient, error, again_in_ms: _ } => {
-            let more = json!({ "message": key.0, "recipient": recipient.as_str(),
+        Note::NotDelivered { message, recipient, error, again_in_ms: _ } => {
+            let more = json!({ "message": message.key.0, "recipient": recipient.as_str(),
                 "outcome": "not delivered", "why": error });
-            Some(Deed { what: "message", app: None, stamp: None, key: None, more })
+            Deed::of(&message.app, "message", more).by(Word::Mailbox(message.epoch.as_ref()))
         }
         Note::NameTaken { .. }
         | Note::Recovered { .. }
@@ -178,8 +214,8 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
         | Note::BalancerBack
         | Note::DumpFailed { .. }
         | Note::DiskFailed { .. }
-        | Note::Stopping { .. } => None,
-    }
+        | Note::Stopping { .. } => return None,
+    })
 }
 
 /// One thing that an assignment asks otherwise than the one before.
@@ -221,7 +257,10 @@ fn outcome(attempt: &Attempt) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Asked, BackendName, ControllerId, Revision, ServerName};
+    use crate::agent::core::Handed;
+    use crate::model::{
+        Asked, BackendName, ControllerId, MessageKey, RecipientName, Revision, ServerName,
+    };
 
     #[test]
     fn every_line_says_on_whose_word() {
@@ -240,6 +279,9 @@ mod tests {
         };
         let mut audit = Audit::start(folder.path(), NodeName::new("web1").unwrap(), None);
         let key = PublicKey([7; 32]);
+        let known = |number| Epoch { number, controller: ControllerId::new("me").unwrap() };
+        let later = Stamp { generation: 18, ..stamp.clone() };
+        audit.mailbox_came(Some(key));
         audit.came(&app, &stamp, Some(key));
         let revision = Revision::new("2").unwrap();
         for note in [
@@ -247,9 +289,15 @@ mod tests {
             Note::BalancerBack,
             Note::UpgradeStarts { app: app.clone(), revision, attempt: 1 },
             Note::Disowns {
-                app,
+                app: app.clone(),
                 backend: BackendName::new("app").unwrap(),
                 server: ServerName::new("web1").unwrap(),
+            },
+            Note::StaleEpoch { app: app.clone(), offered: known(2), known: known(3) },
+            Note::Untrusted { app: app.clone(), stamp: later, key: None },
+            Note::Delivered {
+                message: Handed { key: MessageKey("k".to_owned()), app, epoch: Some(known(3)) },
+                recipient: RecipientName::new("oncall").unwrap(),
             },
         ] {
             audit.note(Wall(1_800_000_000_123), &note);
@@ -269,6 +317,18 @@ mod tests {
         (starts["revision"], starts["attempt"]) = (json!("2"), json!(1));
         let mut put_back = line("put_back");
         put_back["server"] = json!("app/web1");
-        assert_eq!(lines, [told, starts, put_back]);
+        let mut stale = line("order_of_another_controller");
+        (stale["epoch"], stale["outcome"]) = (json!(2), json!("not obeyed"));
+        stale["commands"] = json!({ "epoch": 3, "controller": "me" });
+        // A claim is not signed, and has no generation.
+        stale.as_object_mut().unwrap().retain(|name, _| name != "key" && name != "generation");
+        let mut untrusted = line("untrusted_order");
+        (untrusted["generation"], untrusted["key"]) = (json!(18), json!(null));
+        untrusted["outcome"] = json!("not obeyed");
+        let mut message = line("message");
+        message.as_object_mut().unwrap().remove("generation");
+        (message["message"], message["recipient"]) = (json!("k"), json!("oncall"));
+        message["outcome"] = json!("delivered");
+        assert_eq!(lines, [told, starts, put_back, stale, untrusted, message]);
     }
 }

@@ -19,8 +19,9 @@ use super::core::{
 use super::counters::Counted;
 use super::log::log;
 use super::store::{StateError, Store};
+use crate::bus::intake::{self, IntakeError};
 use crate::bus::session::{self, Events, Handle, PublishError, Will};
-use crate::bus::{Filter, Refusals, Topic, encode, intake};
+use crate::bus::{Filter, Refusals, Topic, encode};
 use crate::checks::{NrpeError, Plugins};
 use crate::deploy::App;
 use crate::facts::{self, FactsError};
@@ -404,10 +405,18 @@ impl Driver {
                     Ok(intake::Document::Assignment(assignment, key)) => {
                         Some(Event::Received { document: self.order(assignment, key), retained })
                     }
+                    Ok(intake::Document::Mailbox(node, _, key)) if !self.trusts(key) => {
+                        self.refuse(&IntakeError::Untrusted { topic: Topic::Mailbox(node), key });
+                        None
+                    }
+                    Ok(intake::Document::Mailbox(_, mailbox, key)) => {
+                        self.audit.mailbox_came(key);
+                        let document = Document::Mailbox(Box::new(mailbox));
+                        Some(Event::Received { document, retained })
+                    }
                     Ok(document) => received(document, retained),
                     Err(error) => {
-                        self.refusals.refuse(&error);
-                        self.counted.lock().documents_refused = self.refusals.count();
+                        self.refuse(&error);
                         None
                     }
                 }
@@ -415,10 +424,18 @@ impl Driver {
         }
     }
 
+    fn refuse(&mut self, error: &IntakeError) {
+        self.refusals.refuse(error);
+        self.counted.lock().documents_refused = self.refusals.count();
+    }
+
+    fn trusts(&self, key: Option<PublicKey>) -> bool {
+        self.trusted.is_empty() || key.is_some_and(|key| self.trusted.contains(&key))
+    }
+
     /// What an order means, by whose it is.
     fn order(&mut self, assignment: Box<Assignment>, key: Option<PublicKey>) -> Document {
-        let is_trusted = key.is_some_and(|key| self.trusted.contains(&key));
-        if self.trusted.is_empty() || is_trusted {
+        if self.trusts(key) {
             self.audit.came(&assignment.app, &assignment.stamp, key);
             return Document::Assignment(assignment);
         }
@@ -460,10 +477,10 @@ fn received(document: intake::Document, retained: bool) -> Option<Event> {
         intake::Document::Report(report) => Document::Report(report),
         intake::Document::Alive(alive) => Document::Alive(alive),
         intake::Document::Leader(leader) => Document::Leader(leader),
-        intake::Document::Mailbox(_, mailbox) => Document::Mailbox(Box::new(mailbox)),
         intake::Document::Marker(connection) => return Some(Event::Marker { connection }),
         // Whose it is is looked at before.
         intake::Document::Assignment(..)
+        | intake::Document::Mailbox(..)
         | intake::Document::Controller(_)
         | intake::Document::Ledger(..)
         | intake::Document::Receipt(_)

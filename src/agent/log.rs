@@ -2,7 +2,7 @@
 
 use tracing::{error, info, warn};
 
-use super::core::Note;
+use super::core::{Handed, Note};
 use crate::model::{
     AppName, Attempt, AttemptOutcome, CheckName, NodeName, Refusal, SettleState, Stamp,
 };
@@ -64,9 +64,11 @@ pub(super) fn log(node: &NodeName, note: &Note) {
         Note::BalancerBack => info!("HAProxy answers again"),
         Note::DumpFailed { error } => error!(error, "HAProxy's state file cannot be written"),
         Note::DiskFailed { error } => error!(error, "the agent's memory cannot be written"),
-        Note::Delivered { key, recipient } => info!(%key, %recipient, "message delivered"),
-        Note::NotDelivered { key, recipient, error, again_in_ms } => {
-            warn!(%key, %recipient, error, again_in_ms, "message not delivered");
+        Note::Delivered { message: Handed { key, app, .. }, recipient } => {
+            info!(%app, %key, %recipient, "message delivered");
+        }
+        Note::NotDelivered { message: Handed { key, app, .. }, recipient, error, again_in_ms } => {
+            warn!(%app, %key, %recipient, error, again_in_ms, "message not delivered");
         }
         Note::Stopping { upgrading } => info!(upgrading, "ending"),
     }

@@ -22,8 +22,8 @@ pub enum Document {
     Assignment(Box<Assignment>, Option<PublicKey>),
     /// What some controller remembers of a cluster.
     Ledger(AppName, ClusterName, Box<ClusterLedger>),
-    /// What a notification server is to deliver.
-    Mailbox(NodeName, Mailbox),
+    /// What a notification server is to deliver, and the key that has signed it, if any has.
+    Mailbox(NodeName, Mailbox, Option<PublicKey>),
     /// What became of a message.
     Receipt(Receipt),
     /// A marker to oneself: whatever was retained has arrived before it. Carries the connection.
@@ -62,6 +62,14 @@ pub enum IntakeError {
         #[source]
         error: WireError,
     },
+    /// It is by none of the keys that are trusted.
+    #[error("a document that none of the trusted keys has signed was published on {topic}")]
+    Untrusted {
+        /// Where.
+        topic: Topic,
+        /// The key that has signed it, if any has.
+        key: Option<PublicKey>,
+    },
     /// It speaks for somebody else than its topic.
     #[error("a document that belongs on {about} was published on {topic}")]
     Elsewhere {
@@ -76,7 +84,9 @@ impl IntakeError {
     /// Where it was published.
     pub fn topic(&self) -> &Topic {
         match self {
-            Self::Payload { topic, .. } | Self::Elsewhere { topic, .. } => topic,
+            Self::Payload { topic, .. }
+            | Self::Untrusted { topic, .. }
+            | Self::Elsewhere { topic, .. } => topic,
         }
     }
 }
@@ -99,7 +109,8 @@ pub fn read(fleet: &FleetName, topic: Topic, payload: &[u8]) -> Result<Document,
         }
         Topic::Mailbox(node) => {
             let node = node.clone();
-            one(payload, |mailbox| Document::Mailbox(node, mailbox))
+            decode_signed(payload, &topic.on(fleet))
+                .map(|read| read.map(|(mailbox, key)| Document::Mailbox(node, mailbox, key)))
         }
         Topic::Receipt(..) => one(payload, Document::Receipt),
         Topic::Marker(_) | Topic::NodeMarker(_) => {

@@ -447,15 +447,13 @@ impl Driver {
             }
             Publication::Assignment(a) => {
                 self.counters.assignments += 1;
-                let topic = Topic::Assignment(a.node.clone(), a.app.clone());
-                encode_signed(a, &self.signer, &topic.on(&self.fleet))
-                    .map(|payload| self.put(&topic, payload, true))
+                self.sign(&Topic::Assignment(a.node.clone(), a.app.clone()), a)
             }
             Publication::Ledger(app, cluster, ledger) => {
                 self.send(&Topic::Status(app.clone(), cluster.clone()), ledger)
             }
             Publication::Mailbox(node, mailbox) => {
-                self.send(&Topic::Mailbox(node.clone()), mailbox)
+                self.sign(&Topic::Mailbox(node.clone()), mailbox)
             }
             Publication::Marker(id, connection) => {
                 let topic = Topic::Marker(id.clone());
@@ -478,6 +476,12 @@ impl Driver {
 
     fn send<T: Document>(&self, topic: &Topic, document: &T) -> Result<(), WireError> {
         self.put(topic, encode(document)?, true);
+        Ok(())
+    }
+
+    fn sign<T: Document>(&self, topic: &Topic, document: &T) -> Result<(), WireError> {
+        let payload = encode_signed(document, &self.signer, &topic.on(&self.fleet))?;
+        self.put(topic, payload, true);
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use evenkeel::bus::intake::{self, Document};
 use evenkeel::bus::wire::encode_signed;
 use evenkeel::bus::{Filter, Signer, Topic, session};
 use evenkeel::model::{
-    AppName, Assignment, FleetName, NodeName, Permit, PublicKey, Revision, RolloutId,
+    AppName, Assignment, Cause, ClusterName, FleetName, Mailbox, Message, MessageKey, NodeName,
+    NotifyOn, Permit, Priority, PublicKey, RecipientName, Revision, RolloutId, Wall,
 };
 use serde_json::Value;
 
@@ -46,10 +47,32 @@ fn forge(scene: &Scene, node: &str, signer: &Signer) -> Vec<u8> {
     encode_signed(&order, signer, &topic(node).on(&fleet())).expect("a document")
 }
 
+fn forge_message() -> Mailbox {
+    let message = Message {
+        key: MessageKey("shop.alfa.buzz".to_owned()),
+        app: AppName::new("shop").expect("a name"),
+        cluster: ClusterName::new("alfa").expect("a name"),
+        rollout: None,
+        cause: Cause::Failed,
+        kind: NotifyOn::Failed,
+        priority: Priority::High,
+        title: "buzz".to_owned(),
+        happened: String::new(),
+        advice: String::new(),
+        link: String::new(),
+        revision_from: None,
+        revision_to: Revision::new("666").expect("a revision"),
+        commit: String::new(),
+        recipients: [RecipientName::new("oncall").expect("a name")].into(),
+        at: Wall(0),
+    };
+    Mailbox { messages: [(message.key.clone(), message)].into() }
+}
+
 /// The lines of an agent's audit trail.
 fn audit(scene: &Scene, node: &str, what: &str) -> Vec<Value> {
     let file = scene.folder.join(format!("state/{node}/audit.log"));
-    let text = fs::read_to_string(file).expect("an audit trail");
+    let text = fs::read_to_string(file).unwrap_or_default();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     lines.filter(|line| line["what"] == what).collect()
 }
@@ -57,7 +80,7 @@ fn audit(scene: &Scene, node: &str, what: &str) -> Vec<Value> {
 #[test]
 fn orders_by_another_key_are_not_followed() {
     let clusters = vec![("alfa", 3)];
-    let pinned = vec!["web1", "web3", "lb1"];
+    let pinned = vec!["web1", "web3", "lb1", "notify1", "notify2"];
     let mut scene = Plot { clusters, pinned, ..Plot::new(Broker::Mosquitto) }.start();
     let metrics = scene.start_shown("web1");
     scene.write_cluster("alfa", "revision = \"2\"");
@@ -67,8 +90,13 @@ fn orders_by_another_key_are_not_followed() {
     let intruder = scene.key("intruder");
     let signer = Signer::read(&scene.key_file("intruder")).expect("a key");
     let orders = ["web1", "web2"].map(|node| (topic(node), forge(&scene, node, &signer)));
+    let buzz = Topic::Mailbox(NodeName::new("notify1").expect("a name"));
+    let mailbox = encode_signed(&forge_message(), &signer, &buzz.on(&fleet()));
+    let orders: Vec<_> = orders.into_iter().chain([(buzz, mailbox.expect("a document"))]).collect();
     // There is nobody to take it back at once.
+    scene.nothing_is_under_way();
     scene.kill_controller();
+    let told = scene.titles();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let (bus, mut events) = scene.on_the_bus("intruder");
@@ -85,6 +113,8 @@ fn orders_by_another_key_are_not_followed() {
     let not_obeyed = &audit(&scene, "web1", "untrusted_order")[0];
     assert_eq!(not_obeyed["key"], *intruder, "{not_obeyed}");
     assert_eq!(not_obeyed["outcome"], "not obeyed");
+    scene.logs("notify1", "none of the trusted keys has signed was published on notify/notify1");
+    assert_eq!(scene.titles(), told, "nobody is told what it says");
     assert_eq!(scene.logged("web1", "order by none of the trusted keys").len(), 1);
     let (_, page) = get(metrics, "/metrics").expect("metrics");
     assert!(page.contains("outcome=\"untrusted\"} 1\n"), "{page}");
@@ -108,6 +138,16 @@ fn orders_by_another_key_are_not_followed() {
     assert!(told("web1").iter().all(|key| *key == *ours), "{:?}", told("web1"));
     assert!(told("lb1").iter().all(|key| *key == *ours), "{:?}", told("lb1"));
     assert_eq!(told("web2").iter().filter(|key| **key == *intruder).count(), 1);
+    let messages: Vec<Value> = ["notify1", "notify2"]
+        .iter()
+        .flat_map(|node| audit(&scene, node, "message"))
+        .map(|line| serde_json::json!([line["app"], line["epoch"], line["key"]]))
+        .collect();
+    assert!(!messages.is_empty());
+    assert!(
+        messages.iter().all(|line| *line == serde_json::json!(["shop", 1, ours])),
+        "{messages:?}"
+    );
     // Deeds have the key, too, and the one by whose word it was.
     let starts = audit(&scene, "web2", "upgrade_starts");
     let forged = starts.iter().find(|line| line["revision"] == "666").expect("a line");

@@ -321,7 +321,7 @@ impl World {
             Document::Report(report) => Ours::Report(report),
             Document::Alive(alive) => Ours::Alive(alive),
             Document::Leader(leader) => Ours::Leader(leader),
-            Document::Mailbox(_, mailbox) => Ours::Mailbox(Box::new(mailbox)),
+            Document::Mailbox(_, mailbox, _) => Ours::Mailbox(Box::new(mailbox)),
             Document::Marker(connection) => {
                 return self.tell(name, AgentEvent::Marker { connection });
             }

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use event::{Document, Effect, Event, Interest, Publication};
 pub use memory::{Holding, Memory, Progress};
-pub use note::Note;
+pub use note::{Handed, Note};
 
 use balancer::Balancer;
 use command::Command;

@@ -5,6 +5,17 @@ use crate::model::{
     PublicKey, RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
 };
 
+/// A message, and on whose word it is delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handed {
+    /// Which.
+    pub key: MessageKey,
+    /// The app that it is about.
+    pub app: AppName,
+    /// Who commands that app, as far as the agent has heard.
+    pub epoch: Option<Epoch>,
+}
+
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Note {
@@ -157,14 +168,14 @@ pub enum Note {
     /// A message was delivered.
     Delivered {
         /// Which.
-        key: MessageKey,
+        message: Handed,
         /// To whom.
         recipient: RecipientName,
     },
     /// A message was not delivered.
     NotDelivered {
         /// Which.
-        key: MessageKey,
+        message: Handed,
         /// To whom.
         recipient: RecipientName,
         /// In words.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Step;
 use super::event::{Effect, Publication};
-use super::note::Note;
+use super::note::{Handed, Note};
 use crate::model::{Mailbox, Message, MessageKey, Mono, Receipt, ReceiptOutcome, RecipientName};
 use crate::plan::ports::DeliverError;
 
@@ -74,19 +74,18 @@ impl Post {
         result: Result<(), DeliverError>,
     ) {
         let place = (key, recipient);
-        let wanted = self.mailbox.as_ref().is_some_and(|m| m.messages.contains_key(&place.0));
-        if !wanted {
+        let message = self.mailbox.as_ref().and_then(|mailbox| mailbox.messages.get(&place.0));
+        let Some(message) = message.map(|message| handed(step, message)) else {
             self.tries.remove(&place);
             return;
-        }
+        };
         let outcome = match result {
             Ok(()) => {
-                let (key, recipient) = place.clone();
-                step.log(Note::Delivered { key, recipient });
+                step.log(Note::Delivered { message, recipient: place.1.clone() });
                 ReceiptOutcome::Delivered
             }
             Err(DeliverError::Terminal { error }) => {
-                log_failure(step, &place, &error, None);
+                log_failure(step, message, &place.1, &error, None);
                 ReceiptOutcome::Failed(error)
             }
             Err(DeliverError::Paced { again_in_ms }) => {
@@ -96,7 +95,7 @@ impl Post {
                 return;
             }
             Err(DeliverError::Transient { error, retry_after_ms }) => {
-                self.failed(step, place, error, retry_after_ms);
+                self.failed(step, message, place, error, retry_after_ms);
                 return;
             }
         };
@@ -131,6 +130,7 @@ impl Post {
     fn failed(
         &mut self,
         step: &mut Step,
+        message: Handed,
         place: (MessageKey, RecipientName),
         error: String,
         retry_after_ms: Option<u64>,
@@ -140,14 +140,14 @@ impl Post {
         tries.failures = tries.failures.saturating_add(1);
         if tries.failures >= TRIES {
             tries.delayed = Some(format!("not delivered after {TRIES} tries: {error}"));
-            log_failure(step, &place, &error, None);
+            log_failure(step, message, &place.1, &error, None);
             return;
         }
         // 1 s, 2 s.
         let backoff_ms = BACKOFF_MS << (tries.failures - 1);
         let wait_ms = backoff_ms.max(retry_after_ms.unwrap_or(0).min(ASKED_MS_MAX));
         tries.again_at = Some(step.now.mono.plus_ms(wait_ms));
-        log_failure(step, &place, &error, Some(wait_ms));
+        log_failure(step, message, &place.1, &error, Some(wait_ms));
     }
 
     fn deliver(&mut self, step: &mut Step, message: &Message) {
@@ -159,7 +159,7 @@ impl Post {
             let place = (message.key.clone(), recipient.clone());
             if !step.setup.recipients.as_ref().is_some_and(|known| known.contains(recipient)) {
                 let error = format!("{} does not know {recipient}", step.setup.node);
-                log_failure(step, &place, &error, None);
+                log_failure(step, handed(step, message), recipient, &error, None);
                 record(step, place, ReceiptOutcome::Failed(error));
                 continue;
             }
@@ -210,14 +210,20 @@ fn record(step: &mut Step, (key, recipient): (MessageKey, RecipientName), outcom
     step.disk.change().delivered.entry(key).or_default().insert(recipient, outcome);
 }
 
+fn handed(step: &Step, message: &Message) -> Handed {
+    let epoch = step.disk.memory().epochs.get(&message.app).cloned();
+    Handed { key: message.key.clone(), app: message.app.clone(), epoch }
+}
+
 fn log_failure(
     step: &mut Step,
-    (key, recipient): &(MessageKey, RecipientName),
+    message: Handed,
+    recipient: &RecipientName,
     error: &str,
     again_in_ms: Option<u64>,
 ) {
     step.log(Note::NotDelivered {
-        key: key.clone(),
+        message,
         recipient: recipient.clone(),
         error: error.to_owned(),
         again_in_ms,

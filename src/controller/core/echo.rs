@@ -135,7 +135,7 @@ impl Core {
                 Some(Publication::Ledger(app.clone(), cluster.clone(), ledger))
             }
             Topic::Mailbox(node) => {
-                let mailbox = self.post.mailboxes.get(node)?.clone();
+                let mailbox = self.post.ours(node)?.clone();
                 Some(Publication::Mailbox(node.clone(), mailbox))
             }
             Topic::Leader(_)

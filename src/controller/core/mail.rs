@@ -32,6 +32,8 @@ const DELAY_MS_MAX: u64 = 60_000;
 pub(super) struct Post {
     /// As published.
     pub mailboxes: BTreeMap<NodeName, Mailbox>,
+    /// Those that somebody else has published: under another signature than ours.
+    foreign: BTreeSet<NodeName>,
     /// Receipts that have arrived and are not dealt with: each server's own.
     pub receipts: BTreeMap<(MessageKey, NodeName), Receipt>,
     handed: BTreeMap<MessageKey, Handed>,
@@ -40,8 +42,10 @@ pub(super) struct Post {
     /// Receipts that this round has taken into ledgers.
     taken: Vec<(AppName, Receipt)>,
     /// What to go back to if the disk does not take a ledger of this round.
-    before: Option<(BTreeMap<NodeName, Mailbox>, BTreeMap<MessageKey, Handed>)>,
+    before: Option<Before>,
 }
+
+type Before = (BTreeMap<NodeName, Mailbox>, BTreeSet<NodeName>, BTreeMap<MessageKey, Handed>);
 
 #[derive(Debug, Clone)]
 struct Handed {
@@ -92,8 +96,9 @@ impl Post {
     /// The disk did not take a ledger of `app`: no mailbox was published, and its receipts are
     /// still to be dealt with.
     pub fn undo(&mut self, app: &AppName) {
-        if let Some((mailboxes, handed)) = self.before.take() {
+        if let Some((mailboxes, foreign, handed)) = self.before.take() {
             self.mailboxes = mailboxes;
+            self.foreign = foreign;
             self.handed = handed;
         }
         for (_, receipt) in self.taken.extract_if(.., |(of, _)| of == app) {
@@ -109,21 +114,38 @@ impl Post {
         }
     }
 
+    /// What a server is handed by us.
+    pub fn ours(&self, node: &NodeName) -> Option<&Mailbox> {
+        self.mailboxes.get(node).filter(|_| !self.foreign.contains(node))
+    }
+
     /// Takes over messages of an earlier life, which may have handed them out.
     pub fn inherit(&mut self, now: Mono, ledger: &ClusterLedger) {
         self.inherited.extend(ledger.messages.keys().map(|key| (key.clone(), now)));
     }
 
-    /// Takes over what an earlier controller handed out; says whether it is what we hold.
-    pub fn adopt(&mut self, now: Mono, node: &NodeName, mailbox: Mailbox) -> bool {
+    /// Takes over what an earlier controller handed out; says whether it is what we hold, as we would publish it. What
+    /// somebody else has signed, or nobody, may have been handed out, and is not ours to publish.
+    pub fn adopt(
+        &mut self,
+        now: Mono,
+        node: &NodeName,
+        mailbox: Mailbox,
+        signed_here: bool,
+    ) -> bool {
         if self.mailboxes.get(node) == Some(&mailbox) {
-            return true;
+            return signed_here || self.foreign.contains(node);
         }
         for key in mailbox.messages.keys() {
             self.handed.entry(key.clone()).or_insert_with(|| Handed::new(node.clone(), now));
         }
         let known = self.mailboxes.contains_key(node);
-        self.mailboxes.entry(node.clone()).or_insert(mailbox);
+        if !known {
+            self.mailboxes.insert(node.clone(), mailbox);
+            if !signed_here {
+                self.foreign.insert(node.clone());
+            }
+        }
         !known
     }
 }
@@ -138,7 +160,8 @@ fn turn(key: &MessageKey, node: &NodeName) -> [u8; 32] {
 impl Core {
     /// Deals with receipts, and gives every message that has none to one live server.
     pub(super) fn distribute(&mut self, now: Now) -> (Vec<Effect>, Option<Mono>) {
-        self.post.before = Some((self.post.mailboxes.clone(), self.post.handed.clone()));
+        let Post { mailboxes, foreign, handed, .. } = &self.post;
+        self.post.before = Some((mailboxes.clone(), foreign.clone(), handed.clone()));
         let mut effects = self.settle_receipts(now);
         let pending = self.pending();
         self.post.handed.retain(|key, _| pending.contains_key(key));
@@ -160,11 +183,13 @@ impl Core {
             }
         }
         for (node, mailbox) in &next {
-            if self.post.mailboxes.get(node) != Some(mailbox) {
+            let foreign = self.post.foreign.contains(node);
+            if foreign || self.post.mailboxes.get(node) != Some(mailbox) {
                 effects.push(publish(Publication::Mailbox(node.clone(), mailbox.clone())));
             }
         }
         self.post.mailboxes = next;
+        self.post.foreign.clear();
         (effects, due)
     }
 

@@ -319,8 +319,9 @@ impl Core {
                 self.shown_ledger(now, &app, &cluster, same);
                 Vec::new()
             }
-            Document::Mailbox(node, mailbox) => {
-                let same = self.post.adopt(now.mono, &node, mailbox);
+            Document::Mailbox(node, mailbox, key) => {
+                let signed_here = key == self.setup.key;
+                let same = self.post.adopt(now.mono, &node, mailbox, signed_here);
                 self.shown_mailbox(now, &node, same);
                 Vec::new()
             }

@@ -5,10 +5,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use evenkeel::bus::{Filter, Topic, decode, session};
+use evenkeel::bus::intake::{self, Document};
+use evenkeel::bus::{Filter, Topic, session};
 use evenkeel::checker::Invariant;
 use evenkeel::controller::view::{ClusterView, NodeAppView, View};
-use evenkeel::model::{AppName, ClusterName, Event, Mailbox, NodeName};
+use evenkeel::model::{AppName, ClusterName, Event, FleetName, NodeName};
 use evenkeel::plan::Phase;
 
 use super::Scene;
@@ -51,13 +52,12 @@ impl Scene {
     pub fn nothing_is_under_way(&self) {
         self.wait_for("empty mailboxes, and no receipts", |scene| {
             let retained = scene.retained(&[Filter::AllMailboxes, Filter::AllReceipts]);
-            let is_empty = |payload: &[u8]| {
-                let mailbox = decode::<Mailbox>(payload).expect("a mailbox");
-                mailbox.is_none_or(|mailbox| mailbox.messages.is_empty())
-            };
-            retained.iter().all(|(topic, payload)| match topic {
-                Topic::Mailbox(_) => is_empty(payload),
-                _ => false,
+            let fleet = FleetName::new("default").expect("a name");
+            retained.iter().all(|(topic, payload)| {
+                match intake::read(&fleet, topic.clone(), payload).expect("a document") {
+                    Document::Mailbox(_, mailbox, _) => mailbox.messages.is_empty(),
+                    _ => false,
+                }
             })
         });
     }

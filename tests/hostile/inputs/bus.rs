@@ -49,7 +49,9 @@ fn payload(topic: Topic, payload: &[u8]) -> bool {
             true
         }
         Err(
-            IntakeError::Payload { topic: told, .. } | IntakeError::Elsewhere { topic: told, .. },
+            IntakeError::Payload { topic: told, .. }
+            | IntakeError::Untrusted { topic: told, .. }
+            | IntakeError::Elsewhere { topic: told, .. },
         ) => {
             assert_eq!(told, topic);
             false
@@ -66,7 +68,7 @@ fn again(topic: &Topic, document: &Document) {
         Document::Report(report) => wire::encode(report.as_ref()),
         Document::Assignment(assignment, _) => wire::encode(assignment.as_ref()),
         Document::Ledger(_, _, ledger) => wire::encode(ledger.as_ref()),
-        Document::Mailbox(_, mailbox) => wire::encode(mailbox),
+        Document::Mailbox(_, mailbox, _) => wire::encode(mailbox),
         Document::Receipt(receipt) => wire::encode(receipt),
         Document::Marker(connection) => Ok(connection.to_string().into_bytes()),
         Document::Deleted(_) => Ok(Vec::new()),
@@ -78,6 +80,9 @@ fn again(topic: &Topic, document: &Document) {
             match document {
                 Document::Assignment(assignment, _) => {
                     assert_eq!(read, Document::Assignment(assignment.clone(), None));
+                }
+                Document::Mailbox(node, mailbox, _) => {
+                    assert_eq!(read, Document::Mailbox(node.clone(), mailbox.clone(), None));
                 }
                 _ => assert_eq!(&read, document),
             }

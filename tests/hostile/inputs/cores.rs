@@ -107,7 +107,7 @@ fn published(publication: Publication) -> Option<(Document, bool)> {
             (sent(topic, &ledger), Document::Ledger(app, cluster, Box::new(ledger)))
         }
         Publication::Mailbox(node, mailbox) => {
-            (sent(Topic::Mailbox(node.clone()), &mailbox), Document::Mailbox(node, mailbox))
+            (sent(Topic::Mailbox(node.clone()), &mailbox), Document::Mailbox(node, mailbox, None))
         }
         Publication::Marker(id, connection) => {
             (ours(Topic::Marker(id)), Document::Marker(connection))
@@ -170,7 +170,7 @@ fn received(document: Document, retained: bool) -> Option<agent_core::Event> {
         Document::Report(report) => agent_core::Document::Report(report),
         Document::Alive(alive) => agent_core::Document::Alive(alive),
         Document::Leader(leader) => agent_core::Document::Leader(leader),
-        Document::Mailbox(_, mailbox) => agent_core::Document::Mailbox(Box::new(mailbox)),
+        Document::Mailbox(_, mailbox, _) => agent_core::Document::Mailbox(Box::new(mailbox)),
         Document::Marker(connection) => return Some(agent_core::Event::Marker { connection }),
         Document::Controller(_)
         | Document::Ledger(..)

@@ -331,7 +331,7 @@ impl Bench {
                 Document::Ledger(app, cluster, Box::new(ledger)),
             ),
             Publication::Mailbox(node, mailbox) => {
-                (Topic::Mailbox(node.clone()), Document::Mailbox(node, mailbox))
+                (Topic::Mailbox(node.clone()), Document::Mailbox(node, mailbox, Some(self.key)))
             }
             Publication::Receipted(_, node, key) => {
                 let topic = Topic::Receipt(node, key);
@@ -397,7 +397,7 @@ impl Bench {
     pub fn mail(&self) -> Vec<(String, MessageKey)> {
         let mut all = Vec::new();
         for (topic, document) in &self.retained {
-            if let (Topic::Mailbox(node), Document::Mailbox(_, mailbox)) = (topic, document) {
+            if let (Topic::Mailbox(node), Document::Mailbox(_, mailbox, _)) = (topic, document) {
                 all.extend(mailbox.messages.keys().map(|key| (node.to_string(), key.clone())));
             }
         }

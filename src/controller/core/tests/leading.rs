@@ -44,6 +44,7 @@ fn a_leader_that_lives_is_left_alone() {
     let message = Document::Mailbox(
         NodeName::new("push1").unwrap(),
         Mailbox { messages: std::collections::BTreeMap::from([super::mail::message("a")]) },
+        None,
     );
     bench.retained.insert(Topic::Mailbox(NodeName::new("push1").unwrap()), message);
     bench.connect();

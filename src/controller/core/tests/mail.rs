@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bench::{Bench, alfa, at, node, shop};
+use super::bench::{Bench, KEY, alfa, at, node, shop};
+use crate::bus::intake::Document;
+use crate::bus::topics::Topic;
 use crate::controller::core::{Input, Publication};
 use crate::model::*;
 
@@ -72,6 +74,58 @@ fn a_bad_receipt_moves_it() {
     assert_eq!(mail.len(), 1);
     assert_ne!(mail[0].0, server);
     assert_eq!(pending(&bench), 1);
+}
+
+#[test]
+fn with_another_key_it_stays_where_it_is_and_is_signed_again() {
+    for disk in [true, false] {
+        let (mut bench, server, key) = with_message();
+        let topic = Topic::Mailbox(node(&server));
+        let Document::Mailbox(_, before, _) = bench.retained[&topic].clone() else { panic!() };
+        if !disk {
+            bench.disk.clear();
+        }
+        bench.key = PublicKey([2; 32]);
+        bench.restart();
+        bench.sent.clear();
+        bench.connect();
+        bench.step(at("2"));
+        bench.settle();
+        bench.wait(11);
+        assert_eq!(bench.mail(), [(server.clone(), key)]);
+        let signed = Document::Mailbox(node(&server), before.clone(), Some(bench.key));
+        assert_eq!(bench.retained[&topic], signed);
+        // It was never gone in between, and so is not delivered twice.
+        let taken_away = |sent: &Publication| {
+            matches!(sent, Publication::Mailbox(of, mailbox)
+            if *of == node(&server) && *mailbox != before)
+        };
+        assert!(!bench.sent.iter().any(taken_away), "{:?}", bench.sent);
+    }
+}
+
+#[test]
+fn what_somebody_else_hands_out_is_not_signed_by_us() {
+    let mut bench = Bench::up(at("1"));
+    let topic = Topic::Mailbox(node("push1"));
+    let messages = BTreeMap::from([message("shop.alfa.buzz")]);
+    let forged = Document::Mailbox(node("push1"), Mailbox { messages }, None);
+    bench.retained.insert(topic.clone(), forged.clone());
+    for restart in [false, true] {
+        if restart {
+            bench.retained.insert(topic.clone(), forged.clone());
+            bench.disk.clear();
+            bench.restart();
+            bench.connect();
+            bench.step(at("1"));
+            bench.settle();
+        } else {
+            bench.hear(forged.clone());
+        }
+        bench.wait(30);
+        assert_eq!(bench.told(), Vec::<String>::new());
+        assert_eq!(bench.mail(), []);
+    }
 }
 
 #[test]
@@ -335,7 +389,7 @@ fn one_servers_receipt_does_not_hide_anothers() {
 #[test]
 fn a_mailbox_that_somebody_has_emptied_is_filled_again() {
     let (mut bench, server, key) = with_message();
-    let empty = crate::bus::intake::Document::Mailbox(node(&server), Mailbox::default());
+    let empty = Document::Mailbox(node(&server), Mailbox::default(), Some(KEY));
     bench.retained.insert(crate::bus::topics::Topic::Mailbox(node(&server)), empty.clone());
     bench.hear(empty);
     bench.wait(11);
