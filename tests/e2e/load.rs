@@ -1,18 +1,23 @@
 //! A steady load of requests, every answer of which is looked at.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::truth::Answer;
+use evenkeel::model::AdminBits;
 
-/// A steady load of requests.
+use crate::parts::haproxy::{Haproxy, ask};
+use crate::truth::{Answer, Look, Micros, hold_out};
+
+/// A steady load of requests through a load balancer, which is looked at meanwhile.
 pub struct Load {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -20,16 +25,22 @@ struct Seen {
     served: u64,
     failed: Vec<String>,
     answers: Vec<Answer>,
+    looks: Vec<Look>,
 }
+
+/// Between two looks at the load balancer.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A test that runs longer than this many requests is stuck anyway.
 const REQUESTS_MAX: u64 = 200_000;
 
 impl Load {
-    /// Begins to ask at `address`.
-    pub fn begin(address: SocketAddr) -> Load {
+    /// Begins to ask for what is behind the backend `app`.
+    pub fn begin(haproxy: &Haproxy) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Seen::default()));
+        let watch = watch(haproxy.socket(), &stop, &seen);
+        let address = haproxy.frontend("app");
         let (thread_stop, thread_seen) = (stop.clone(), seen.clone());
         let thread = std::thread::spawn(move || {
             for _ in 0..REQUESTS_MAX {
@@ -52,18 +63,63 @@ impl Load {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
-        Load { stop, seen, thread: Some(thread) }
+        Load { stop, seen, threads: vec![thread, watch] }
     }
 
-    /// Ends; nothing may have failed. What was answered.
-    pub fn end(mut self) -> Vec<Answer> {
+    /// Ends; nothing may have failed, nor been answered by a node in maintenance. What was answered, and who was seen in
+    /// maintenance.
+    pub fn end(mut self) -> (Vec<Answer>, BTreeSet<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("a thread").join().expect("the load");
+        self.threads.drain(..).for_each(|thread| thread.join().expect("the load"));
         let seen = self.seen.lock().expect("the load's notes");
         assert!(seen.served > 0, "no load was served");
         assert!(seen.failed.is_empty(), "requests failed: {:?}", seen.failed);
-        seen.answers.clone()
+        assert!(!seen.looks.is_empty(), "the load balancer was never looked at");
+        if let Err(broken) = hold_out(&seen.looks, &seen.answers) {
+            panic!("{broken}");
+        }
+        let out = seen.looks.iter().flat_map(|look| look.out.iter().cloned()).collect();
+        (seen.answers.clone(), out)
     }
+}
+
+/// Looks at the load balancer again and again.
+fn watch(
+    socket: PathBuf,
+    stop: &Arc<AtomicBool>,
+    seen: &Arc<Mutex<Seen>>,
+) -> std::thread::JoinHandle<()> {
+    let (stop, seen) = (Arc::clone(stop), Arc::clone(seen));
+    std::thread::spawn(move || {
+        for _ in 0..REQUESTS_MAX {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Some(look) = look(&socket) {
+                seen.lock().expect("the load's notes").looks.push(look);
+            }
+            std::thread::sleep(LOOK);
+        }
+    })
+}
+
+/// None while it is stopped, or has something else to do.
+fn look(socket: &Path) -> Option<Look> {
+    let asked = now();
+    let text = ask(socket, "show info;show servers state app").ok()?;
+    let answered = now();
+    let process = text.lines().find_map(|line| line.strip_prefix("Pid: "))?.parse().ok()?;
+    let rows = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let out = rows.filter(|row| row.len() > 6 && row[1] == "app").filter(|row| {
+        row[6].parse::<u8>().is_ok_and(|bits| bits & AdminBits::FORCED_MAINTENANCE != 0)
+    });
+    let out = out.map(|row| row[3].to_owned()).collect();
+    Some(Look { process, asked, answered, out })
+}
+
+fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    Micros::try_from(since.as_micros()).expect("microseconds")
 }
 
 impl Drop for Load {

@@ -52,6 +52,7 @@ on_both_brokers! {
         scene.converged("alfa", "2");
         scene.converged("bravo", "2");
         scene.end_load();
+        assert!(scene.seen_out.contains("web5"), "{:?}", scene.seen_out);
         scene.told(&["shop/alfa is at 2", "shop/bravo is at 2"]);
     }
 

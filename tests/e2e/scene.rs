@@ -95,6 +95,8 @@ pub struct Scene {
     mosquitto: Option<Mosquitto>,
     pub receiver: Receiver,
     pub load: Vec<Load>,
+    /// Nodes that a load was seen to find in maintenance.
+    pub seen_out: BTreeSet<String>,
     pub folder: PathBuf,
     plot: Plot,
     http: u16,
@@ -166,6 +168,7 @@ impl Scene {
             mosquitto,
             receiver: Receiver::start(plot.answers),
             load: Vec::new(),
+            seen_out: BTreeSet::new(),
             http: free_port(),
             bus,
             nodes: BTreeMap::new(),
@@ -525,14 +528,19 @@ impl Scene {
 
     /// Begins a steady load through a load balancer.
     pub fn begin_load_through(&mut self, lb: &str) {
-        self.load.push(Load::begin(self.lbs[lb].frontend("app")));
+        self.load.push(Load::begin(&self.lbs[lb]));
     }
 
     /// Ends the load; nothing may have failed, and nothing been answered by a node that was being upgraded, or
     /// not settled since. Which node answered with which revision.
     pub fn end_load(&mut self) -> BTreeSet<(String, String)> {
         assert!(!self.load.is_empty(), "a load");
-        let answers: Vec<_> = self.load.drain(..).flat_map(Load::end).collect();
+        let mut answers = Vec::new();
+        for load in self.load.drain(..) {
+            let (more, out) = load.end();
+            answers.extend(more);
+            self.seen_out.extend(out);
+        }
         let read = |node: &String| {
             let text = fs::read_to_string(self.folder.join(node).join("journal"));
             (node.clone(), Journal::read(&text.unwrap_or_default()))

@@ -19,6 +19,38 @@ pub struct Answer {
     pub sent: Micros,
 }
 
+/// One look at a load balancer: which of its servers were in maintenance, by its own word.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// The process that answered.
+    pub process: u32,
+    pub asked: Micros,
+    pub answered: Micros,
+    pub out: BTreeSet<String>,
+}
+
+/// Nothing was answered by a node that was in maintenance at the load balancer that had the request: by two looks in a row, one
+/// before and one after, at the same process.
+pub fn hold_out(looks: &[Look], answers: &[Answer]) -> Result<(), String> {
+    for answer in answers {
+        let after = looks.partition_point(|look| look.answered <= answer.sent);
+        let (Some(before), Some(after)) =
+            (after.checked_sub(1).map(|at| &looks[at]), looks.get(after))
+        else {
+            continue;
+        };
+        let out = before.out.contains(&answer.node) && after.out.contains(&answer.node);
+        if out && before.process == after.process && after.asked >= answer.sent {
+            let broken = UpgradedOnlyWhileOut;
+            return Err(format!(
+                "{broken} broke: {answer:?}, though it was in maintenance from {} to {}",
+                before.answered, after.asked
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// One deploy command; without an end if it was killed.
 #[derive(Debug, Clone)]
 struct Deploy {
@@ -148,6 +180,41 @@ pub fn hold(
 /// Which node answered with which revision.
 pub fn by(answers: &[Answer]) -> BTreeSet<(String, String)> {
     answers.iter().map(|answer| (answer.node.clone(), answer.revision.clone())).collect()
+}
+
+#[test]
+fn an_answer_out_of_maintenance_is_seen() {
+    let look = |process, asked, out: &[&str]| Look {
+        process,
+        asked,
+        answered: asked + 5,
+        out: out.iter().map(ToString::to_string).collect(),
+    };
+    let looks = [
+        look(1, 100, &[]),
+        look(1, 200, &["a"]),
+        look(1, 300, &["a", "b"]),
+        look(2, 400, &["a", "b"]),
+        look(2, 500, &["b"]),
+    ];
+    for (node, sent, held) in [
+        ("a", 150, true),
+        ("a", 204, true), // not known to be out yet
+        ("a", 205, false),
+        ("a", 250, false),
+        ("a", 300, false),
+        ("a", 301, true), // being looked at
+        ("b", 250, true),
+        ("a", 350, true), // another process may have come in between, and not known it
+        ("a", 450, true),
+        ("b", 450, false),
+        ("b", 600, true), // nobody has looked since
+        ("c", 450, true),
+    ] {
+        let answer = Answer { node: node.into(), revision: "2".into(), sent };
+        let said = hold_out(&looks, &[answer]);
+        assert_eq!(said.is_ok(), held, "{node} at {sent}: {said:?}");
+    }
 }
 
 /// What each broken promise looks like.

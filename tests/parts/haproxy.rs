@@ -310,7 +310,8 @@ fn launch(folder: &Path) -> Process {
     Process::start("haproxy", &mut command)
 }
 
-fn ask(socket: &Path, command: &str) -> std::io::Result<String> {
+/// Asks a socket of HAProxy; several commands are parted by semicolons.
+pub fn ask(socket: &Path, command: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.write_all(format!("{command}\n").as_bytes())?;
