@@ -1,16 +1,18 @@
-//! What is read goes on into the cores: neither panics, and what they publish can be written, on a topic of ours.
+//! What is read goes on into the cores: neither panics, what they publish can be written, on a topic of ours, and whatever
+//! an agent is told, it keeps the promises that are its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use evenkeel::agent::core as agent_core;
-use evenkeel::agent::core::{AgentCore, BalancerSetup};
+use evenkeel::agent::core::{AgentCore, BalancerSetup, Memory};
 use evenkeel::bus::Topic;
 use evenkeel::bus::intake::Document;
 use evenkeel::bus::wire::{self, WireError, encode};
+use evenkeel::checker::Invariant::{ForeignKept, ToldOnce, TriesBounded, UpgradedOnlyWhileOut};
 use evenkeel::controller::core::{Core, Effect, Input, Publication, Setup};
 use evenkeel::model::*;
-use evenkeel::plan::ports::{BalancerState, ProcessId};
+use evenkeel::plan::ports::{BalancerState, ProcessId, SetServer, SetState};
 
 use super::fleet;
 
@@ -144,8 +146,12 @@ fn ours(topic: Topic) -> Topic {
 
 /// An agent of every role hears the document, live, and retained from before its start.
 pub fn agent(document: &Document) {
+    let is_own_memory =
+        matches!(document, Document::Report(report) if report.node == fleet::node("web1"));
     for retained in [false, true] {
         let mut agent = Agent::start();
+        // What its own report says of whose maintenance it is, the agent believes.
+        agent.has_its_memory = !is_own_memory;
         agent.rest(at(0), vec![agent_core::Event::Connected { connection: 1 }]);
         let heard = received(document.clone(), retained);
         if retained {
@@ -157,6 +163,10 @@ pub fn agent(document: &Document) {
             agent.rest(at(ms), vec![agent_core::Event::Tick]);
         }
     }
+}
+
+fn server(name: &str) -> ServerName {
+    ServerName::new(name).expect("a name")
 }
 
 /// As the agent's driver hands it in.
@@ -180,11 +190,17 @@ fn received(document: Document, retained: bool) -> Option<agent_core::Event> {
     Some(agent_core::Event::Received { document, retained })
 }
 
-/// A core in a world where everything succeeds at once.
+/// A core in a world where everything succeeds at once, and where somebody has set `web2` to maintenance.
 struct Agent {
     core: AgentCore,
     servers: BTreeMap<ServerName, ServerSeen>,
     revision: Revision,
+    has_its_memory: bool,
+    /// What it has written down last.
+    memory: Option<Arc<Memory>>,
+    /// Permits that it has followed.
+    followed: Vec<Permit>,
+    delivered: BTreeSet<(MessageKey, RecipientName)>,
 }
 
 impl Agent {
@@ -201,11 +217,40 @@ impl Agent {
             observe_ms: 10_000,
             seed: 1,
         };
-        let names = ["web1", "web2"].map(|name| ServerName::new(name).expect("a name"));
+        let by_a_hand =
+            ServerSeen { admin: AdminBits(AdminBits::FORCED_MAINTENANCE), ..fleet::server() };
         Agent {
             core: AgentCore::new(setup, None, at(0)),
-            servers: names.into_iter().map(|name| (name, fleet::server())).collect(),
+            servers: [(server("web1"), fleet::server()), (server("web2"), by_a_hand)].into(),
             revision: fleet::revision("1"),
+            has_its_memory: true,
+            memory: None,
+            followed: Vec::new(),
+            delivered: BTreeSet::new(),
+        }
+    }
+
+    /// An attempt starts: by a permit that is written down, that it has not followed before, and that rests on nothing
+    /// which nobody has told it of.
+    fn starts(&mut self, app: &AppName) {
+        let asked = self.memory.as_ref().and_then(|memory| memory.assignments.get(app));
+        let permit = asked.and_then(|asked| asked.work.as_ref()?.permit.clone());
+        let permit = permit.unwrap_or_else(|| panic!("{TriesBounded} broke: there is no permit"));
+        assert!(permit.out.is_empty(), "{UpgradedOnlyWhileOut} broke: {permit:?} is not proved");
+        assert!(!self.followed.contains(&permit), "{TriesBounded} broke: {permit:?} again");
+        self.followed.push(permit);
+    }
+
+    fn sets(&mut self, command: &SetServer) {
+        let lifted = command.server == server("web2") && command.state != SetState::Maint;
+        assert!(!(lifted && self.has_its_memory), "{ForeignKept} broke: {command:?}");
+        let bits = match command.state {
+            SetState::Ready => 0,
+            SetState::Drain => AdminBits::FORCED_DRAIN,
+            SetState::Maint => AdminBits::FORCED_MAINTENANCE,
+        };
+        if let Some(server) = self.servers.get_mut(&command.server) {
+            server.admin = AdminBits(bits);
         }
     }
 
@@ -224,13 +269,17 @@ impl Agent {
     fn answer(&mut self, effect: agent_core::Effect) -> Option<agent_core::Event> {
         use agent_core::{Effect, Event};
         Some(match effect {
-            Effect::Persist { token, .. } => Event::Persisted { token },
+            Effect::Persist { token, memory } => {
+                self.memory = Some(memory);
+                Event::Persisted { token }
+            }
             Effect::ReadRevision { app, read } => {
                 let seen = RevisionSeen::Running(self.revision.clone());
                 Event::RevisionRead { app, read, seen }
             }
             Effect::AwaitEarlier { app } => Event::EarlierEnded { app },
             Effect::StartUpgrade { app, revision, .. } => {
+                self.starts(&app);
                 self.revision = revision;
                 Event::UpgradeEnded { app, result: Ok(()) }
             }
@@ -244,21 +293,14 @@ impl Agent {
                 Event::BalancerRead(Ok(BalancerState { process: ProcessId(1), backends }))
             }
             Effect::SetBalancer(commands) => {
-                for command in &commands {
-                    let bits = match command.state {
-                        evenkeel::plan::ports::SetState::Ready => 0,
-                        evenkeel::plan::ports::SetState::Drain => AdminBits::FORCED_DRAIN,
-                        evenkeel::plan::ports::SetState::Maint => AdminBits::FORCED_MAINTENANCE,
-                    };
-                    if let Some(server) = self.servers.get_mut(&command.server) {
-                        server.admin = AdminBits(bits);
-                    }
-                }
+                commands.iter().for_each(|command| self.sets(command));
                 Event::BalancerSet(Ok(commands.iter().map(|_| Ok(())).collect()))
             }
             Effect::AskProcess => Event::ProcessSeen(Ok(ProcessId(1))),
             Effect::DumpState => Event::StateDumped(Ok(())),
             Effect::Deliver { recipient, message } => {
+                let place = (message.key.clone(), recipient.clone());
+                assert!(self.delivered.insert(place), "{ToldOnce} broke: {} again", message.key);
                 Event::Delivered { key: message.key, recipient, result: Ok(()) }
             }
             Effect::Publish(publication) => {
