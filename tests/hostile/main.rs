@@ -9,6 +9,7 @@ mod mutation;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
 use inputs::{BYTES_MAX, Input};
@@ -47,8 +48,11 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 fn try_out(input: &Input) {
     let most = Cell::new(0);
     let hand_in = |bytes: &[u8]| {
-        let mut taken = false;
-        let memory = allocation_counter::measure(|| taken = (input.hand_in)(bytes));
+        let mut taken = Ok(false);
+        // A count that is not ended would end the process, and the input would not be shown.
+        let hand_in = AssertUnwindSafe(|| (input.hand_in)(bytes));
+        let memory = allocation_counter::measure(|| taken = catch_unwind(hand_in));
+        let taken = taken.unwrap_or_else(|panic| resume_unwind(panic));
         most.set(memory.bytes_max.max(most.get()));
         assert!(memory.bytes_max <= MEMORY_MAX, "{} bytes take {memory:?}", bytes.len());
         taken

@@ -137,7 +137,8 @@ impl Core {
             let current = asked.is_some_and(|a| a.assignment.stamp >= obeyed.assignment.stamp);
             let foreign = asked.is_some_and(|a| a.foreign && a.assignment == obeyed.assignment);
             // A node speaks for itself alone. What it obeys is as good as if we had signed it.
-            if (foreign || !current) && obeyed.assignment.node == *name {
+            let own = obeyed.assignment.node == *name && obeyed.assignment.app == *app;
+            if (foreign || !current) && own {
                 self.adopt(now, &obeyed.assignment, true);
             }
             if foreign {

@@ -10,11 +10,13 @@ use evenkeel::bus::Topic;
 use evenkeel::bus::intake::Document;
 use evenkeel::bus::wire::{self, WireError, encode};
 use evenkeel::checker::Invariant::{ForeignKept, ToldOnce, TriesBounded, UpgradedOnlyWhileOut};
+use evenkeel::checker::{Checker, Fact};
 use evenkeel::controller::core::{Core, Effect, Input, Publication, Setup};
 use evenkeel::model::*;
 use evenkeel::plan::ports::{BalancerState, ProcessId, SetServer, SetState};
 
 use super::fleet;
+use super::presence::Presence;
 
 /// How often a core may answer what came of its own answers. Resting takes a few rounds; a core that
 /// goes on for ever would go on for ever on a real bus, too.
@@ -31,64 +33,113 @@ fn at(ms: u64) -> Now {
 
 /// A controller hears the document in the midst of its work, and one finds it when it starts.
 pub fn controller(document: &Document) {
-    static LEADS: OnceLock<Core> = OnceLock::new();
+    static LEADS: OnceLock<Controller> = OnceLock::new();
     let leads = LEADS.get_or_init(|| {
-        let mut core = new_controller();
+        let mut controller = Controller::new();
         let heard = fleet::reports().into_iter().map(|report| (report, false));
-        live(&mut core, heard.collect());
-        core
+        controller.live(heard.collect());
+        controller
     });
-    let mut core = leads.clone();
-    rest(&mut core, at(0), VecDeque::from([(document.clone(), false)]));
-    pass(&mut core);
+    let mut controller = leads.clone();
+    controller.rest(at(0), VecDeque::from([(document.clone(), false)]));
+    controller.pass();
 
-    let mut core = new_controller();
-    live(&mut core, vec![(document.clone(), true)]);
+    let mut controller = Controller::new();
+    controller.live(vec![(document.clone(), true)]);
     let heard = fleet::reports().into_iter().map(|report| (report, false));
-    rest(&mut core, at(0), heard.collect());
-    pass(&mut core);
+    controller.rest(at(0), heard.collect());
+    controller.pass();
 }
 
-fn new_controller() -> Core {
-    let id = ControllerId::new("me").expect("a name");
-    Core::new(Setup { id, started: 1_767_225_600_000, page: None, key: None }, Vec::new())
+/// A core, with one who reads what it hears and asks, and does not trust it.
+#[derive(Clone)]
+struct Controller {
+    core: Core,
+    presence: Presence,
+    checker: Checker,
 }
 
-fn live(core: &mut Core, heard: Vec<(Document, bool)>) {
-    core.step(at(0), Input::Connected { connection: 1 });
-    for (document, retained) in heard {
-        core.step(at(0), Input::Heard { document, retained });
-    }
-    core.step(at(0), Input::Desired(fleet::desired()));
-    rest(core, at(0), VecDeque::from([(Document::Marker(1), false)]));
-}
-
-fn pass(core: &mut Core) {
-    for ms in WAITS_MS {
-        rest(core, at(ms), VecDeque::new());
-    }
-}
-
-/// Hears what waits and its own words, and plans, until nothing follows.
-fn rest(core: &mut Core, now: Now, mut waiting: VecDeque<(Document, bool)>) {
-    for _ in 0..ROUNDS_MAX {
-        let mut effects = Vec::new();
-        for (document, retained) in waiting.drain(..) {
-            effects.extend(core.step(now, Input::Heard { document, retained }));
+impl Controller {
+    fn new() -> Controller {
+        let id = ControllerId::new("me").expect("a name");
+        let setup = Setup { id, started: 1_767_225_600_000, page: None, key: None };
+        Controller {
+            core: Core::new(setup, Vec::new()),
+            presence: Presence::default(),
+            checker: Checker::new(fleet::app()),
         }
-        effects.extend(core.plan(now));
-        for effect in effects {
-            match effect {
-                Effect::Publish(publication) => waiting.extend(published(*publication)),
-                Effect::Resign { .. } => return,
-                Effect::Keep(_) | Effect::Subscribe(_) | Effect::Log(_) => {}
+    }
+
+    fn live(&mut self, heard: Vec<(Document, bool)>) {
+        self.core.step(at(0), Input::Connected { connection: 1 });
+        for (document, retained) in heard {
+            self.hear(at(0), document, retained);
+        }
+        let desired = fleet::desired();
+        for app in desired.values().filter_map(|app| app.as_ref().ok()) {
+            for (cluster, settings) in app.clusters.clone() {
+                let settings = Box::new(settings);
+                self.fact(at(0), Fact::Desired { cluster, settings, standing: Standing::Current });
             }
         }
-        if waiting.is_empty() {
-            return;
+        self.core.step(at(0), Input::Desired(desired));
+        self.rest(at(0), VecDeque::from([(Document::Marker(1), false)]));
+    }
+
+    fn fact(&mut self, now: Now, fact: Fact) {
+        if self.checker.see(now.mono.0, fact) > 0 {
+            panic!("{:?}", self.checker.breaches());
         }
     }
-    panic!("it does not come to rest: {waiting:?}");
+
+    fn hear(&mut self, now: Now, document: Document, retained: bool) -> Vec<Effect> {
+        if let Some(fact) = self.presence.hear(&document, retained, now.mono) {
+            self.fact(now, fact);
+        }
+        self.core.step(now, Input::Heard { document, retained })
+    }
+
+    fn pass(&mut self) {
+        for ms in WAITS_MS {
+            self.rest(at(ms), VecDeque::new());
+        }
+    }
+
+    /// Hears what waits and its own words, and plans, until nothing follows.
+    fn rest(&mut self, now: Now, mut waiting: VecDeque<(Document, bool)>) {
+        for _ in 0..ROUNDS_MAX {
+            let mut effects = Vec::new();
+            for (document, retained) in waiting.drain(..) {
+                effects.extend(self.hear(now, document, retained));
+            }
+            for fact in self.presence.news(now.mono) {
+                self.fact(now, fact);
+            }
+            effects.extend(self.core.plan(now));
+            let mut asked = BTreeMap::new();
+            for effect in effects {
+                match effect {
+                    Effect::Publish(publication) => {
+                        if let Publication::Assignment(assignment) = &*publication
+                            && assignment.app == fleet::app()
+                        {
+                            asked.insert(assignment.node.clone(), assignment.clone());
+                        }
+                        waiting.extend(published(*publication));
+                    }
+                    Effect::Resign { .. } => return,
+                    Effect::Keep(_) | Effect::Subscribe(_) | Effect::Log(_) => {}
+                }
+            }
+            if !asked.is_empty() {
+                self.fact(now, Fact::Planned(asked));
+            }
+            if waiting.is_empty() {
+                return;
+            }
+        }
+        panic!("it does not come to rest: {waiting:?}");
+    }
 }
 
 /// What the broker echoes.

@@ -10,6 +10,9 @@ mod fleet;
 mod haproxy;
 mod nrpe;
 mod plugin;
+#[path = "../../sim/presence.rs"]
+#[allow(dead_code)] // the simulator uses the rest
+mod presence;
 mod release;
 #[path = "../../planner/written.rs"]
 mod written;
