@@ -21,6 +21,7 @@ const SLEEPERS: &[(&str, &str, &str)] = &[
         "wait_for",
         "as `eventually`, and tells the whole scene when in vain",
     ),
+    ("tests/e2e/load.rs", "watch", "it looks at the load balancer as often as that"),
     ("tests/e2e/load.rs", "begin", "the pace of customers' requests"),
     ("tests/adapters/haproxy.rs", "read_until", "asks an asynchronous client"),
     (
