@@ -12,6 +12,7 @@ mod asked;
 mod converged;
 mod fact;
 mod known;
+mod news;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -23,6 +24,7 @@ pub use fact::{By, Fact, Tale};
 
 use crate::model::{AdminBits, AppName, BackendName, NodeName, ServerName};
 use known::Known;
+use news::News;
 use told::Told;
 
 /// What is promised; `docs/safety.md` has each in words.
@@ -117,6 +119,7 @@ impl fmt::Display for Breach {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checker {
     known: Known,
+    news: News,
     told: Told,
     breaches: Vec<Breach>,
 }
@@ -124,13 +127,19 @@ pub struct Checker {
 impl Checker {
     /// A checker that has read nothing.
     pub fn new(app: AppName) -> Self {
-        Self { known: Known::new(app), told: Told::default(), breaches: Vec::new() }
+        Self {
+            known: Known::new(app),
+            news: News::default(),
+            told: Told::default(),
+            breaches: Vec::new(),
+        }
     }
 
     /// Reads the next fact of the history; returns how many invariants it broke.
     pub fn see(&mut self, at_ms: u64, fact: Fact) -> usize {
         let before = self.breaches.len();
         self.known.now_ms = at_ms;
+        self.news.read(&self.known.app, &fact);
         match fact {
             Fact::Desired { cluster, settings, standing } => {
                 self.known.desire(cluster, *settings, standing);
@@ -151,7 +160,10 @@ impl Checker {
             Fact::UpgradeEnded { node } => drop(self.known.upgrading.remove(&node)),
             Fact::CheckStarted { node, check } => self.known.check_started(node, check),
             Fact::CheckEnded { node, check, ok } => self.known.check_ended(node, check, ok),
-            Fact::Told(tale) => self.tell(tale),
+            Fact::Told(tale) => {
+                self.is_news(&tale);
+                self.tell(tale);
+            }
             Fact::ToldAgain { key } => self.told.excuse(key),
             Fact::FilesLost => self.known.lose_files(),
             Fact::MemoryLost => {

@@ -37,7 +37,8 @@ impl Checker {
                 before.for_them && seen.admin.is_out() && !anew
             }
             By::Itself => before.for_them,
-            By::Hand => false,
+            // Who sets it anew wants what they had wanted.
+            By::Hand => before.for_them && seen.admin.is_forced_maintenance(),
         };
         let for_them = before.as_ref().is_some_and(lost);
         let now = Server { seen: seen.clone(), by: by_whom, ours, once_ours, for_them };
@@ -104,7 +105,8 @@ impl Checker {
             // A hand that changes what we keep out wants what it has set, but its maintenance looks
             // as ours does.
             By::Hand if forced(seen.admin) => return ours,
-            By::Hand => return ours.map(|_| seen.admin),
+            // Where nothing is to be kept out any more, it is the last word.
+            By::Hand => return ours.filter(|_| asked_out).map(|_| seen.admin),
             // A state file may be older than the end of our maintenance. What the configuration disables is nobody's.
             By::Reload if ours.is_none() && forced(seen.admin) && !configured(seen.admin) => {
                 return before.and_then(|before| before.once_ours);

@@ -434,6 +434,7 @@ impl World {
         let agent = self.agents.get_mut(lb).expect("an agent");
         let Some(haproxy) = &agent.haproxy else { return };
         let backend = haproxy.backend.clone();
+        let unproved = haproxy.is_unproved();
         let mut news = Vec::new();
         for name in haproxy.servers.keys() {
             let mut seen = haproxy.seen(name);
@@ -447,6 +448,17 @@ impl World {
             let (lb, backend) = (lb.clone(), backend.clone());
             self.fact(Fact::Server { lb, backend, server, seen, by });
         }
+        if unproved {
+            let ms = self.rng.u64(1..3_000);
+            self.after(ms, Happening::Checked { node: lb.clone() });
+        }
+    }
+
+    /// Health checks have run: what was taken for up and is not is down.
+    pub fn checked(&mut self, lb: &NodeName) {
+        let haproxy = self.agents.get_mut(lb).expect("an agent").haproxy.as_mut();
+        haproxy.expect("a HAProxy").check();
+        self.tell_servers(lb, By::Itself);
     }
 
     /// Tells the checker how a node is before anything happens.

@@ -331,7 +331,8 @@ impl World {
         }
         // What the configuration says stays.
         let bits = AdminBits(server.admin.0 & AdminBits::CONFIGURED | bits);
-        let before = std::mem::replace(&mut server.admin, bits);
+        let before = server.admin;
+        server.administer(bits);
         agent.unseen.entry(name).or_insert((before, self.now_ms));
         self.trace.line(self.now_ms, &format!("{web} at {lb} is set to {} by hand", bits.0));
         self.tell_servers(lb, By::Hand);
@@ -347,7 +348,7 @@ impl World {
                 // What it has lifted is lifted either way.
                 let configured = AdminBits(before.0 & AdminBits::CONFIGURED);
                 let before = if before.is_out() { configured } else { before };
-                haproxy.servers.get_mut(server).expect("a server").admin = before;
+                haproxy.servers.get_mut(server).expect("a server").administer(before);
                 self.trace.line(self.now_ms, &format!("{server} at {lb}: nobody saw that hand"));
             }
         }

@@ -14,9 +14,25 @@ pub struct Server {
     pub admin: AdminBits,
     /// What its health check finds.
     pub healthy: bool,
+    /// It has left maintenance, or come with a new process, and is up until its health check has found out otherwise.
+    unproved: bool,
     /// `disabled` in the configuration.
     pub disabled: bool,
     pub sessions: u32,
+}
+
+impl Server {
+    /// Somebody sets these bits.
+    pub fn administer(&mut self, bits: AdminBits) {
+        let leaves = self.admin.is_forced_maintenance();
+        self.admin = bits;
+        self.prove(!bits.is_forced_maintenance() && (leaves || self.unproved));
+    }
+
+    /// Whether it is taken for up, until its check has failed; one that is well is up for good reason.
+    fn prove(&mut self, is_taken: bool) {
+        self.unproved = is_taken && !self.healthy;
+    }
 }
 
 /// One HAProxy with one backend.
@@ -29,15 +45,15 @@ pub struct Haproxy {
     /// The configuration names a state file.
     pub state_file: bool,
     pub servers: BTreeMap<ServerName, Server>,
-    /// The state file: the bits at the last dump.
-    file: Option<BTreeMap<ServerName, AdminBits>>,
+    /// The state file: the bits at the last dump, and who was up without proof.
+    file: Option<BTreeMap<ServerName, (AdminBits, bool)>>,
 }
 
 impl Haproxy {
     pub fn new(backend: BackendName, servers: Vec<(ServerName, bool)>, state_file: bool) -> Self {
         let servers = servers.into_iter().map(|(name, disabled)| {
             let admin = configured(disabled);
-            (name, Server { admin, healthy: true, disabled, sessions: 0 })
+            (name, Server { admin, healthy: true, unproved: false, disabled, sessions: 0 })
         });
         Self {
             backend,
@@ -52,9 +68,10 @@ impl Haproxy {
     /// A server as the runtime API shows it.
     pub fn seen(&self, name: &ServerName) -> ServerSeen {
         let server = &self.servers[name];
-        let health = match (server.admin.is_out(), server.healthy) {
-            (false, true) => Health::Up,
-            (true, _) | (false, false) => Health::Down,
+        let is_up = server.healthy || server.unproved;
+        let health = match server.admin.is_forced_maintenance() {
+            false if is_up => Health::Up,
+            false | true => Health::Down,
         };
         ServerSeen {
             admin: server.admin,
@@ -88,18 +105,33 @@ impl Haproxy {
         };
         let (maint, drain) = (AdminBits::FORCED_MAINTENANCE, AdminBits::FORCED_DRAIN);
         let rest = server.admin.0 & !(maint | drain);
-        server.admin = AdminBits(match command.state {
+        server.administer(AdminBits(match command.state {
             SetState::Ready => rest,
             SetState::Drain => rest | drain,
             SetState::Maint => rest | maint,
-        });
+        }));
         Ok(())
+    }
+
+    /// Somebody is up without proof.
+    #[allow(dead_code)] // only the simulator has services that are not well
+    pub fn is_unproved(&self) -> bool {
+        self.servers.values().any(|server| server.unproved)
+    }
+
+    /// Every health check has found out how its service is.
+    #[allow(dead_code)] // as above
+    pub fn check(&mut self) {
+        self.servers.values_mut().for_each(|server| server.prove(false));
     }
 
     pub fn dump_state(&mut self) -> Result<(), BalancerError> {
         self.reach()?;
         if self.state_file {
-            let bits = self.servers.iter().map(|(name, server)| (name.clone(), server.admin));
+            let bits = self
+                .servers
+                .iter()
+                .map(|(name, server)| (name.clone(), (server.admin, server.unproved)));
             self.file = Some(bits.collect());
         }
         Ok(())
@@ -108,7 +140,7 @@ impl Haproxy {
     /// The bits of a server in the state file, which a reload brings.
     #[allow(dead_code)] // the simulator has no use for it
     pub fn dumped(&self, name: &ServerName) -> Option<AdminBits> {
-        self.file.as_ref().and_then(|file| file.get(name)).copied()
+        self.file.as_ref().and_then(|file| file.get(name)).map(|(bits, _)| *bits)
     }
 
     /// A new process: with the state file as it was dumped last, or with the configuration alone.
@@ -117,10 +149,9 @@ impl Haproxy {
         let file = self.file.as_ref().filter(|_| self.state_file);
         for (name, server) in &mut self.servers {
             let dumped = file.and_then(|file| file.get(name));
-            server.admin = match dumped {
-                Some(bits) => *bits,
-                None => configured(server.disabled),
-            };
+            let (bits, unproved) = dumped.copied().unwrap_or((configured(server.disabled), true));
+            server.admin = bits;
+            server.prove(unproved);
         }
     }
 

@@ -76,6 +76,10 @@ pub enum Happening {
         life: u64,
         question: crate::agents::Question,
     },
+    /// The health checks of a load balancer have found out how the services are.
+    Checked {
+        node: NodeName,
+    },
     /// A deploy command begins, or ends.
     JobBegins {
         node: NodeName,
@@ -289,6 +293,7 @@ impl World {
             Happening::ToClient { client, link, message } => self.at_client(client, link, message),
             Happening::Answer { node, life, event } => self.answer(&node, life, *event),
             Happening::Haproxy { node, life, question } => self.at_haproxy(&node, life, question),
+            Happening::Checked { node } => self.checked(&node),
             Happening::JobBegins { node, job } => self.job_begins(&node, job),
             Happening::JobEnds { node, job } => self.job_ends(&node, job),
             Happening::CheckEnds { node, life, app, run, check, plugin } => {

@@ -361,3 +361,31 @@ fn told_once() {
         bench
     });
 }
+
+#[test]
+fn nobody_is_told_of_what_has_never_been_so() {
+    for (cause, forbidden_by) in [
+        (Cause::Failed, "nothing has ever failed"),
+        (Cause::ForeignMaintenance, "nobody else has ever taken one out"),
+        (Cause::DesiredInvalid, "the files have never had a fault"),
+        (Cause::DesiredVanished, "the files have never gone"),
+    ] {
+        wrong(Invariant::QuietAtGoal, "a person is told", forbidden_by, || {
+            let mut bench = Bench::new();
+            bench.tell("a.1", 1, cause, NotifyOn::Failed);
+            bench
+        });
+    }
+    let mut bench = out();
+    bench.permit("web1", 1);
+    bench.starts("web1", 1);
+    bench.ends(
+        "web1",
+        1,
+        AttemptOutcome::Failed { why: AttemptFailure::Exit(1), tail: String::new() },
+    );
+    bench.tell("a.1", 1, Cause::Failed, NotifyOn::Failed);
+    bench.set("lb1", "web2", 1, By::Hand);
+    bench.tell("a.2", 2, Cause::ForeignMaintenance, NotifyOn::Failed);
+    assert_eq!(bench.checker.breaches(), []);
+}
