@@ -455,7 +455,6 @@ impl Driver {
     }
 }
 
-/// What a document means to the agent; none if it was deleted, which is no order, or is nothing to it.
 /// What an agent of `node` subscribes to for `interest`.
 #[must_use]
 pub fn filter(node: &NodeName, interest: Interest) -> Filter {
@@ -472,6 +471,7 @@ pub fn filter(node: &NodeName, interest: Interest) -> Filter {
     }
 }
 
+/// What a document means to the agent; none if it was deleted, which is no order, or is nothing to it.
 fn received(document: intake::Document, retained: bool) -> Option<Event> {
     let document = match document {
         intake::Document::Report(report) => Document::Report(report),
