@@ -44,6 +44,8 @@ pub struct Agent {
     pub haproxy: Option<Haproxy>,
     /// What a hand has changed since the last reading: what was there before, and when.
     pub unseen: BTreeMap<ServerName, (AdminBits, u64)>,
+    /// The process of its HAProxy that it has read last.
+    pub looked_at: u32,
     /// Its servers, as the checker was told.
     shown: BTreeMap<ServerName, ServerSeen>,
     /// Its notification services do not answer.
@@ -121,6 +123,7 @@ impl Agent {
             service,
             haproxy,
             unseen: BTreeMap::new(),
+            looked_at: crate::haproxy::FIRST,
             shown: BTreeMap::new(),
             mute: false,
             told: None,
@@ -400,6 +403,7 @@ impl World {
         let haproxy = agent.haproxy.as_mut().expect("a HAProxy");
         if matches!(question, Question::Read) {
             agent.unseen.clear();
+            agent.looked_at = haproxy.process;
         }
         let event = match question {
             Question::Read => Event::BalancerRead(haproxy.read().map(|mut state| {

@@ -123,12 +123,17 @@ impl World {
             return;
         }
         let shown = self.broker.memory();
-        let lost =
-            self.controller.ledgers.iter().any(|(topic, ledger)| shown.get(topic) != Some(ledger));
-        if lost {
+        let lost = self.controller.ledgers.iter();
+        let lost = lost.filter(|(topic, ledger)| shown.get(*topic) != Some(*ledger));
+        let lost: Vec<Topic> = lost
+            .map(|(topic, _)| Topic::parse(&Self::fleet(), topic).expect("one of our topics"))
+            .collect();
+        if !lost.is_empty() {
             self.trace.line(self.now_ms, "what people were told is forgotten");
             self.fact(Fact::MemoryLost);
-            self.told.clear();
+            let app = self.plot.app.clone();
+            let of = |cluster: &ClusterName| Topic::Status(app.clone(), cluster.clone());
+            self.told.retain(|(cluster, _), _| !lost.contains(&of(cluster)));
         }
     }
 
