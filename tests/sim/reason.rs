@@ -27,6 +27,8 @@ pub fn is_true(world: &World, stays: &Stays, web: &NodeName, decision: &Decision
         Decision::Blocked(Blocked::Paused) => settings.paused,
         Decision::Blocked(Blocked::Departed | Blocked::Silent) => is_dead(web),
         Decision::Blocked(Blocked::Missing { .. }) => siblings().any(is_dead),
+        // It died over an order, and nobody knows what has become of that.
+        Decision::Blocked(Blocked::BalancerDisobeys { lb, .. }) => is_dead(lb),
         Decision::Blocked(Blocked::BalancerMissing { .. }) => world.plot.balancers().any(is_dead),
         Decision::Blocked(Blocked::Failed { .. }) => fails(web) || waits,
         Decision::Blocked(Blocked::Rejected { .. }) => siblings().any(fails) || waits,
