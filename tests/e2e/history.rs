@@ -48,12 +48,6 @@ fn in_order(all: &[String], wanted: &[&str]) -> bool {
     wanted.iter().all(|name| rest.any(|other| other == name))
 }
 
-/// Every line of an audit trail.
-fn lines(scene: &Scene, file: &str) -> Vec<Value> {
-    let text = fs::read_to_string(scene.folder.join(file)).expect("an audit trail");
-    text.lines().map(read).collect()
-}
-
 /// Two records of the same, of which a killed writer may have finished one only: then one has something at that place,
 /// and the other has not.
 fn agree(one: &[Value], other: &[Value]) {
@@ -118,7 +112,7 @@ on_both_brokers! {
             .into_iter()
             .map(|entry| serde_json::to_value(Entry { id: None, ..entry }).expect("JSON"))
             .collect();
-        let mut written = lines(&scene, "audit.log");
+        let mut written = scene.lines("audit.log");
         for line in &mut written {
             let time = line.as_object_mut().expect("an object").remove("time");
             assert!(time.is_some_and(|time| time.as_str().is_some_and(|time| time.ends_with('Z'))));
@@ -126,7 +120,7 @@ on_both_brokers! {
         agree(&stored, &written);
 
         // Each agent says what it was told, by the same numbers, and what it did.
-        let web3 = lines(&scene, "state/web3/audit.log");
+        let web3 = scene.lines("state/web3/audit.log");
         let asked = page.entries.iter().filter(|entry| {
             entry.asked.as_deref() == Some("web3") && entry.name == "permit"
         });
@@ -144,7 +138,7 @@ on_both_brokers! {
         let ended: Vec<&Value> = web3.iter().filter(|line| line["what"] == "upgrade_ended").collect();
         assert_eq!(ended.len(), 2, "{ended:?}");
         assert!(ended.iter().all(|line| line["outcome"] == "failed" && line["epoch"].is_u64()));
-        let lb1 = lines(&scene, "state/lb1/audit.log");
+        let lb1 = scene.lines("state/lb1/audit.log");
         let out = |line: &Value| line["what"] == "takes_out" && line["server"] == "app/web3";
         assert!(lb1.iter().any(out), "{lb1:?}");
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evenkeel::model::AdminBits;
 
-use crate::parts::haproxy::{Haproxy, ask};
+use crate::parts::haproxy::{Haproxy, ask, states};
 use crate::truth::{Answer, Look, Micros, hold_out};
 
 /// A steady load of requests through a load balancer, which is looked at meanwhile.
@@ -109,11 +109,9 @@ fn look(socket: &Path) -> Option<Look> {
     let text = ask(socket, "show info;show servers state app").ok()?;
     let answered = now();
     let process = text.lines().find_map(|line| line.strip_prefix("Pid: "))?.parse().ok()?;
-    let rows = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let out = rows.filter(|row| row.len() > 6 && row[1] == "app").filter(|row| {
-        row[6].parse::<u8>().is_ok_and(|bits| bits & AdminBits::FORCED_MAINTENANCE != 0)
-    });
-    let out = out.map(|row| row[3].to_owned()).collect();
+    let mut servers = states(&text, "app");
+    servers.retain(|_, state| AdminBits(state.admin).is_forced_maintenance());
+    let out = servers.into_keys().collect();
     Some(Look { process, asked, answered, out })
 }
 

@@ -327,6 +327,11 @@ impl Scene {
         self.plot.namespaces.as_ref().expect("a plot with namespaces")
     }
 
+    /// The fleet's name.
+    pub fn fleet() -> FleetName {
+        FleetName::new("default").expect("a name")
+    }
+
     /// Where the controller shows its page.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/", self.http)
@@ -442,9 +447,19 @@ impl Scene {
 
     /// Publishes on a topic of the fleet, not retained, as anybody could whom the broker lets.
     pub fn publish(&self, topic: &str, payload: &[u8]) {
+        self.mosquitto_pub(topic, payload, &[]);
+    }
+
+    /// The same, retained.
+    pub fn retain(&self, topic: &str, payload: &[u8]) {
+        self.mosquitto_pub(topic, payload, &["-r"]);
+    }
+
+    fn mosquitto_pub(&self, topic: &str, payload: &[u8], more: &[&str]) {
         let mut command = Command::new(program("mosquitto_pub", "mosquitto-clients"));
-        command.args(["-V", "5", "-q", "1", "-p", &self.bus.to_string(), "-s", "-t"]);
-        command.arg(format!("evenkeel/default/{topic}")).stdin(Stdio::piped());
+        command.args(["-V", "5", "-q", "1", "-p", &self.bus.to_string(), "-s"]);
+        command.args(more).arg("-t").arg(format!("evenkeel/{}/{topic}", Scene::fleet()));
+        command.stdin(Stdio::piped());
         let mut child = command.spawn().expect("start mosquitto_pub");
         std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), payload)
             .expect("write");
@@ -475,7 +490,7 @@ impl Scene {
         let url = format!("mqtt://127.0.0.1:{}", self.bus).parse().expect("an address");
         let options = session::Options {
             config: session::Config::new(url),
-            fleet: FleetName::new("default").expect("a name"),
+            fleet: Scene::fleet(),
             client_id: id.to_owned(),
             will: None,
         };

@@ -1,5 +1,6 @@
 //! A real HAProxy in master-worker mode, with one HTTP frontend for each backend.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -154,11 +155,8 @@ impl Haproxy {
     /// The administrative bits of a server, by HAProxy itself.
     pub fn admin_bits(&self, backend: &str, server: &str) -> u8 {
         let text = self.command(&format!("show servers state {backend}"));
-        let row = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let found = row.filter(|row| row.len() > 6).find(|row| row[3] == server);
-        found.unwrap_or_else(|| panic!("no {backend}/{server} in\n{text}"))[6]
-            .parse()
-            .expect("bits")
+        let found = states(&text, backend).remove(server);
+        found.unwrap_or_else(|| panic!("no {backend}/{server} in\n{text}")).admin
     }
 
     /// `systemctl reload haproxy`: a new worker; the old one ends with its last connection.
@@ -308,6 +306,23 @@ fn launch(folder: &Path) -> Process {
     command.arg("-S").arg(folder.join("master.sock")).stdin(Stdio::null());
     command.stdout(log.try_clone().expect("a second handle")).stderr(log);
     Process::start("haproxy", &mut command)
+}
+
+/// A server, in HAProxy's own words.
+pub struct State {
+    /// Whether it is up.
+    pub is_up: bool,
+    /// The administrative bits.
+    pub admin: u8,
+}
+
+/// The servers of a backend in an answer to `show servers state`, among whatever else is there: the columns 4, 6 and 7
+/// (HAProxy's Management Guide, 9.3).
+pub fn states(text: &str, backend: &str) -> BTreeMap<String, State> {
+    let rows = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let rows = rows.filter(|row| row.len() > 6 && row[1] == backend);
+    let state = |row: &[&str]| State { is_up: row[5] != "0", admin: row[6].parse().expect("bits") };
+    rows.map(|row| (row[3].to_owned(), state(&row))).collect()
 }
 
 /// Asks a socket of HAProxy; several commands are parted by semicolons.

@@ -9,8 +9,9 @@ use evenkeel::bus::intake::{self, Document};
 use evenkeel::bus::{Filter, Topic, session};
 use evenkeel::checker::Invariant;
 use evenkeel::controller::view::{ClusterView, NodeAppView, View};
-use evenkeel::model::{AppName, ClusterName, Event, FleetName, NodeName};
+use evenkeel::model::{AppName, ClusterName, Event, NodeName};
 use evenkeel::plan::Phase;
+use serde_json::Value;
 
 use super::Scene;
 use crate::load::get;
@@ -52,9 +53,8 @@ impl Scene {
     pub fn nothing_is_under_way(&self) {
         self.wait_for("empty mailboxes, and no receipts", |scene| {
             let retained = scene.retained(&[Filter::AllMailboxes, Filter::AllReceipts]);
-            let fleet = FleetName::new("default").expect("a name");
             retained.iter().all(|(topic, payload)| {
-                match intake::read(&fleet, topic.clone(), payload).expect("a document") {
+                match intake::read(&Scene::fleet(), topic.clone(), payload).expect("a document") {
                     Document::Mailbox(_, mailbox, _) => mailbox.messages.is_empty(),
                     _ => false,
                 }
@@ -86,6 +86,12 @@ impl Scene {
                 }
             }
         })
+    }
+
+    /// Every line of an audit trail, seen from the scene's folder.
+    pub fn lines(&self, file: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.join(file)).expect("an audit trail");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     pub fn titles(&self) -> Vec<String> {

@@ -1,11 +1,15 @@
 //! HAProxy: administrative bits, hands, reloads with and without a state file.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
 use evenkeel::haproxy::{Config, Haproxy as Client, Socket};
 use evenkeel::model::{AdminBits, BackendName, ServerName};
 use evenkeel::plan::ports::{Balancer, BalancerState, ProcessId, SetServer, SetState};
 
 use crate::haproxy::Haproxy as Simulated;
-use crate::parts::haproxy::{Haproxy as Real, Setup};
+use crate::parts::haproxy::{Haproxy as Real, Setup, states};
 use crate::parts::process::{DEADLINE, eventually};
 
 /// Nothing listens there; unchecked servers do not mind.
@@ -105,6 +109,40 @@ fn line(step: &str, state: &BalancerState, process: ProcessId, before: ProcessId
     format!("{step}: web1 {}, web2 {}, same process: {same}", bits("web1"), bits("web2"))
 }
 
+/// The simulated one does, or is done to, what the step says.
+fn simulated(haproxy: &mut Simulated, step: Step) {
+    match step {
+        Set(name, state) => haproxy.set(&command(name, state)).expect("a server"),
+        Hand(name, word) => {
+            let state = match word {
+                "maint" => Maint,
+                "drain" => Drain,
+                _ => Ready,
+            };
+            haproxy.set(&command(name, state)).expect("a server");
+        }
+        Dump => haproxy.dump_state().expect("it is there"),
+        Reload => haproxy.reload(),
+        Checked => haproxy.check(),
+    }
+}
+
+/// So does the real one; `ill` is what is checked.
+async fn real(haproxy: &mut Real, client: &mut Client, ill: Option<&Ill>, step: Step) {
+    match step {
+        Set(name, state) => {
+            let answers = client.set(&[command(name, state)]).await.expect("it is there");
+            assert_eq!(answers, [Ok(())]);
+        }
+        Hand(name, word) => {
+            haproxy.command(&format!("set server app/{name} state {word}"));
+        }
+        Dump => client.dump_state().await.expect("it is there"),
+        Reload => haproxy.reload(),
+        Checked => ill.expect("something to check").is_found_out(haproxy),
+    }
+}
+
 /// `looking`: after each step, and not only at the end.
 fn of_the_simulated(steps: &[Step], state_file: bool, looking: bool) -> Vec<String> {
     let servers = vec![(server("web1"), false), (server("web2"), true)];
@@ -112,20 +150,7 @@ fn of_the_simulated(steps: &[Step], state_file: bool, looking: bool) -> Vec<Stri
     let mut process = haproxy.process().expect("it is there");
     let mut story = vec![line("start", &haproxy.read().expect("it is there"), process, process)];
     for (number, step) in steps.iter().enumerate() {
-        match *step {
-            Set(name, state) => haproxy.set(&command(name, state)).expect("a server"),
-            Hand(name, word) => {
-                let state = match word {
-                    "maint" => Maint,
-                    "drain" => Drain,
-                    _ => Ready,
-                };
-                haproxy.set(&command(name, state)).expect("a server");
-            }
-            Dump => haproxy.dump_state().expect("it is there"),
-            Reload => haproxy.reload(),
-            Checked => haproxy.check(),
-        }
+        simulated(&mut haproxy, *step);
         if !looking && number + 1 < steps.len() {
             continue;
         }
@@ -135,6 +160,10 @@ fn of_the_simulated(steps: &[Step], state_file: bool, looking: bool) -> Vec<Stri
         story.push(line(&format!("{step:?}"), &state, process, before));
     }
     story
+}
+
+fn setup(state_file: bool) -> Setup {
+    if state_file { Setup::new().with_state_file() } else { Setup::new() }
 }
 
 fn client(haproxy: &Real, state_file: bool) -> Client {
@@ -147,9 +176,7 @@ fn client(haproxy: &Real, state_file: bool) -> Client {
 }
 
 async fn of_the_real(steps: &[Step], state_file: bool, looking: bool) -> Vec<String> {
-    let setup = Setup::new();
-    let setup = if state_file { setup.with_state_file() } else { setup };
-    let mut haproxy: Real = setup
+    let mut haproxy: Real = setup(state_file)
         .backend("app")
         .server("web1", NOWHERE, "")
         .server("web2", NOWHERE, "disabled")
@@ -159,18 +186,7 @@ async fn of_the_real(steps: &[Step], state_file: bool, looking: bool) -> Vec<Str
     let mut story =
         vec![line("start", &client.read(&[]).await.expect("it is there"), process, process)];
     for (number, step) in steps.iter().enumerate() {
-        match *step {
-            Set(name, state) => {
-                let answers = client.set(&[command(name, state)]).await.expect("it is there");
-                assert_eq!(answers, [Ok(())]);
-            }
-            Hand(name, word) => {
-                haproxy.command(&format!("set server app/{name} state {word}"));
-            }
-            Dump => client.dump_state().await.expect("it is there"),
-            Reload => haproxy.reload(),
-            Checked => unreachable!("nothing is checked here"),
-        }
+        real(&mut haproxy, &mut client, None, *step).await;
         if !looking && number + 1 < steps.len() {
             continue;
         }
@@ -183,7 +199,7 @@ async fn of_the_real(steps: &[Step], state_file: bool, looking: bool) -> Vec<Str
 }
 
 #[tokio::test]
-async fn states() {
+async fn administrative_states() {
     assert_eq!(of_the_simulated(STATES, false, true), of_the_real(STATES, false, true).await);
 }
 
@@ -206,9 +222,8 @@ async fn a_connection_that_is_silent_over_reloads() {
     }
 }
 
-/// A service that answers nobody, and one that does: what HAProxy thinks of them when they come out of maintenance, and
-/// when it is reloaded with a state file. It takes a server for up until its next check has failed. After a reload without one it does
-/// so until the first has, which may be at once, so that there is nothing to compare.
+/// A service that is not well, and one that is: what HAProxy thinks of them when they come out of maintenance, and when it is
+/// reloaded. It takes a server for up until its next check has failed.
 const HEALTH: &[Step] = &[
     Checked,
     Set("web1", Drain),
@@ -230,74 +245,109 @@ const HEALTH: &[Step] = &[
 ];
 
 /// Bits and health of both.
-fn healths(step: &str, state: &BalancerState) -> String {
+fn healths(step: Step, state: &BalancerState) -> String {
     let of = |name: &str| {
         let seen = &state.backends[&backend()][&server(name)];
         format!("{name} {} {:?}", seen.admin.0, seen.health)
     };
-    format!("{step}: {}, {}", of("web1"), of("web2"))
+    format!("{step:?}: {}, {}", of("web1"), of("web2"))
 }
 
-fn healths_of_the_simulated() -> Vec<String> {
+fn healths_of_the_simulated(state_file: bool) -> Vec<String> {
     let servers = vec![(server("web1"), false), (server("web2"), false)];
-    let mut haproxy = Simulated::new(backend(), servers, true);
+    let mut haproxy = Simulated::new(backend(), servers, state_file);
     haproxy.servers.get_mut(&server("web1")).expect("a server").healthy = false;
     let mut story = Vec::new();
     for step in HEALTH {
-        match *step {
-            Set(name, state) => haproxy.set(&command(name, state)).expect("a server"),
-            Hand(name, _) => haproxy.set(&command(name, Drain)).expect("a server"),
-            Dump => haproxy.dump_state().expect("it is there"),
-            Reload => haproxy.reload(),
-            Checked => haproxy.check(),
-        }
-        story.push(healths(&format!("{step:?}"), &haproxy.read().expect("it is there")));
+        simulated(&mut haproxy, *step);
+        story.push(healths(*step, &haproxy.read().expect("it is there")));
     }
     story
 }
 
-async fn healths_of_the_real() -> Vec<String> {
-    let answers = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = answers.local_addr().expect("an address").port();
-    // Whoever asks is let in, for as long as the test runs.
-    std::thread::spawn(move || answers.incoming().for_each(drop));
-    let setup = Setup::new().with_state_file();
-    // Time to be seen up in, and then to be found out by the next check; in a new process the first server is checked at once.
-    let check = "check inter 3s fall 1";
-    let mut haproxy: Real =
-        setup.backend("app").server("web2", port, check).server("web1", NOWHERE, check).start();
-    let mut client = client(&haproxy, true);
+/// What `web1` is: whoever asks waits for an answer, and gets none when the test says so. So no check fails before.
+struct Ill {
+    port: u16,
+    asks: Arc<Mutex<Asks>>,
+}
+
+/// Whoever waits, and whether anybody is to.
+#[derive(Default)]
+struct Asks {
+    waiting: Vec<TcpStream>,
+    turned_away: bool,
+}
+
+impl Ill {
+    fn start() -> Ill {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let asks = Arc::new(Mutex::new(Asks::default()));
+        let kept = Arc::clone(&asks);
+        std::thread::spawn(move || {
+            for ask in listener.incoming().flatten() {
+                let mut asks = kept.lock().expect("the asks");
+                if !asks.turned_away {
+                    asks.waiting.push(ask);
+                }
+            }
+        });
+        Ill { port, asks }
+    }
+
+    /// Turns everybody away until HAProxy has it down, and lets them wait again.
+    fn is_found_out(&self, haproxy: &Real) {
+        let turn_away = |turned_away| {
+            let waiting = Vec::new();
+            *self.asks.lock().expect("the asks") = Asks { waiting, turned_away };
+        };
+        turn_away(true);
+        eventually("web1 is found out", || {
+            let states = states(&haproxy.command("show servers state app"), "app");
+            (!states["web1"].is_up).then_some(())
+        });
+        turn_away(false);
+    }
+}
+
+/// What `web2` is.
+fn well() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut ask in listener.incoming().flatten() {
+            let _ = ask.read(&mut [0; 1024]); // Whoever has gone needs no answer.
+            let _ = ask.write_all(b"HTTP/1.0 200 OK\r\n\r\n");
+        }
+    });
+    port
+}
+
+async fn healths_of_the_real(state_file: bool) -> Vec<String> {
+    let ill = Ill::start();
+    let mut haproxy: Real = setup(state_file)
+        .backend("app")
+        .backend_line("option httpchk GET /")
+        .backend_line("timeout check 60s")
+        .server("web1", ill.port, "check inter 50ms fall 1")
+        .server("web2", well(), "check inter 50ms fall 1")
+        .start();
+    let mut client = client(&haproxy, state_file);
     let mut story = Vec::new();
     for step in HEALTH {
-        match *step {
-            Set(name, state) => {
-                let answers = client.set(&[command(name, state)]).await.expect("it is there");
-                assert_eq!(answers, [Ok(())]);
-            }
-            Hand(name, word) => {
-                haproxy.command(&format!("set server app/{name} state {word}"));
-            }
-            Dump => client.dump_state().await.expect("it is there"),
-            Reload => haproxy.reload(),
-            Checked => eventually("web1 is found out", || {
-                let down = |line: &str| {
-                    let row: Vec<&str> = line.split(' ').collect();
-                    row.len() > 6 && row[3] == "web1" && row[5] == "0"
-                };
-                haproxy.command("show servers state app").lines().any(down).then_some(())
-            }),
-        }
-        let state = client.read(&[]).await.expect("it is there");
-        story.push(healths(&format!("{step:?}"), &state));
+        real(&mut haproxy, &mut client, Some(&ill), *step).await;
+        story.push(healths(*step, &client.read(&[]).await.expect("it is there")));
     }
     story
 }
 
 #[tokio::test]
 async fn health_after_maintenance_and_reloads() {
-    let simulated = healths_of_the_simulated();
-    assert!(simulated.iter().any(|line| line.contains("web1 0 Up")), "{simulated:?}");
-    assert_eq!(simulated, healths_of_the_real().await);
+    for state_file in [true, false] {
+        let simulated = healths_of_the_simulated(state_file);
+        assert!(simulated.iter().any(|line| line.contains("web1 0 Up")), "{simulated:?}");
+        assert_eq!(simulated, healths_of_the_real(state_file).await);
+    }
 }
 
 /// The bits that stories come by are those that the design names.
