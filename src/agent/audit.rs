@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::core::{Memory, Note};
+use super::core::{Handed, Memory, Note};
 use crate::history::{Lines, Rotation, Trail, time};
 use crate::model::{
-    AppName, Attempt, AttemptOutcome, Change, Epoch, NodeName, PublicKey, Refusal, RefusalReason,
+    AppName, Attempt, AttemptOutcome, Change, Epoch, NodeName, Refusal, RefusalReason, SignedBy,
     Stamp, Wall,
 };
 
@@ -18,50 +18,29 @@ const NAME: &str = "audit.log";
 /// An upgrade has some ten lines of a quarter of a kilobyte: some thousands of upgrades.
 const BYTES_MAX: u64 = 4 << 20;
 
-/// Apps whose signatures are remembered; more than command any node.
-const APPS_MAX: usize = 1_024;
-
 /// The trail of one agent.
 pub(super) struct Audit {
     node: NodeName,
     trail: Trail,
-    /// The assignment in force, per app: on whose word whatever is done is done.
-    told: BTreeMap<AppName, Stamp>,
-    /// The assignment that came last, per app, and the key that has signed it, if any has.
-    came: BTreeMap<AppName, (Stamp, Signed)>,
-    /// Who has signed the mailbox that came last.
-    mailbox: Option<Signed>,
+    /// The assignment in force, per app: on whose word whatever is done is done. Who has signed it is not known of one that
+    /// the disk remembers.
+    told: BTreeMap<AppName, (Stamp, Option<SignedBy>)>,
 }
-
-/// The key that has signed a document, if any has.
-type Signed = Option<PublicKey>;
 
 impl Audit {
     /// In this state directory; with what the disk remembers of who commands.
     pub fn start(folder: &Path, node: NodeName, memory: Option<&Memory>) -> Audit {
         let told = memory.into_iter().flat_map(|memory| &memory.assignments);
-        let told = told.map(|(app, assignment)| (app.clone(), assignment.stamp.clone())).collect();
+        let told = told.map(|(app, assignment)| (app.clone(), (assignment.stamp.clone(), None)));
         let rotation = Rotation::At { bytes_max: BYTES_MAX };
         let trail = Trail::start(Lines::new(folder.join(NAME), rotation));
-        Audit { node, trail, told, came: BTreeMap::new(), mailbox: None }
-    }
-
-    /// Remembers who has signed an assignment, which may be accepted at once, later, or not.
-    pub fn came(&mut self, app: &AppName, stamp: &Stamp, key: Signed) {
-        if self.came.len() < APPS_MAX || self.came.contains_key(app) {
-            self.came.insert(app.clone(), (stamp.clone(), key));
-        }
-    }
-
-    /// Remembers who has signed the mailbox.
-    pub fn mailbox_came(&mut self, key: Signed) {
-        self.mailbox = Some(key);
+        Audit { node, trail, told: told.collect() }
     }
 
     /// Adds what a note says of orders and deeds; what it says of the machine alone is for the log only.
     pub fn note(&mut self, at: Wall, note: &Note) {
-        if let Note::Accepted { app, stamp, .. } = note {
-            self.told.insert(app.clone(), stamp.clone());
+        if let Note::Accepted { app, stamp, key, .. } = note {
+            self.told.insert(app.clone(), (stamp.clone(), Some(*key)));
         }
         let Some(deed) = deed(note) else { return };
         let mut line = Map::new();
@@ -69,7 +48,7 @@ impl Audit {
         line.insert("at".to_owned(), json!(at.0));
         line.insert("node".to_owned(), json!(self.node.as_str()));
         line.insert("app".to_owned(), json!(deed.app.as_str()));
-        let (epoch, generation, key) = self.word(deed.app, &deed.word);
+        let Word { epoch, generation, signed } = self.word(&deed);
         if let Some(epoch) = epoch {
             line.insert("epoch".to_owned(), json!(epoch.number));
             line.insert("controller".to_owned(), json!(epoch.controller.as_str()));
@@ -77,7 +56,7 @@ impl Audit {
         if let Some(generation) = generation {
             line.insert("generation".to_owned(), json!(generation));
         }
-        if let Some(key) = key {
+        if let Some(key) = signed {
             line.insert("key".to_owned(), json!(key));
         }
         line.insert("what".to_owned(), json!(deed.what));
@@ -89,59 +68,64 @@ impl Audit {
         self.trail.add(bytes);
     }
 
-    /// Whose word it is, as far as it is known: epoch, generation, and who has signed it.
-    fn word<'a>(
-        &'a self,
-        app: &AppName,
-        word: &Word<'a>,
-    ) -> (Option<&'a Epoch>, Option<u64>, Option<Signed>) {
-        let came = self.came.get(app);
-        let order = |stamp: &'a Stamp| {
-            let key = came.filter(|(came, _)| came == stamp).map(|(_, key)| *key);
-            (Some(&stamp.epoch), Some(stamp.generation), key)
-        };
-        match *word {
-            Word::InForce => self.told.get(app).map_or((None, None, None), order),
-            Word::Order(stamp) => order(stamp),
-            Word::Untrusted(stamp, key) => (Some(&stamp.epoch), Some(stamp.generation), Some(key)),
-            Word::Claim(epoch) => {
-                let key = came.filter(|(came, _)| came.epoch == *epoch).map(|(_, key)| *key);
-                (Some(epoch), None, key)
+    /// On whose word a deed was done, or not.
+    fn word<'a>(&'a self, deed: &Deed<'a>) -> Word<'a> {
+        let in_force = self.told.get(deed.app);
+        let of = |(stamp, signed): &'a (Stamp, Option<SignedBy>)| Word::of(stamp, *signed);
+        match &deed.by {
+            By::InForce => in_force.map_or(Word::default(), of),
+            By::Order(stamp) => {
+                let same = in_force.filter(|(known, _)| known == *stamp);
+                same.map_or(Word::of(stamp, None), of)
             }
-            Word::Mailbox(epoch) => (epoch, None, self.mailbox),
+            By::Said(word) => *word,
         }
     }
 }
 
+/// Whose word it is, as far as it is known.
+#[derive(Clone, Copy, Default)]
+struct Word<'a> {
+    epoch: Option<&'a Epoch>,
+    generation: Option<u64>,
+    signed: Option<SignedBy>,
+}
+
+impl<'a> Word<'a> {
+    fn of(stamp: &'a Stamp, signed: Option<SignedBy>) -> Self {
+        Self { epoch: Some(&stamp.epoch), generation: Some(stamp.generation), signed }
+    }
+}
+
 /// On whose word something is done, or is not.
-enum Word<'a> {
+enum By<'a> {
     /// The assignment in force.
     InForce,
-    /// This one.
+    /// This one, which may have been in force before.
     Order(&'a Stamp),
-    /// This one, which is signed by none of the trusted keys.
-    Untrusted(&'a Stamp, Signed),
-    /// An order or a claim of this epoch.
-    Claim(&'a Epoch),
-    /// The mailbox, of which is known who commands the message's app.
-    Mailbox(Option<&'a Epoch>),
+    /// The note says so.
+    Said(Word<'a>),
 }
 
 /// What is written of a note.
 struct Deed<'a> {
     what: &'static str,
     app: &'a AppName,
-    word: Word<'a>,
+    by: By<'a>,
     more: Value,
 }
 
 impl<'a> Deed<'a> {
     fn of(app: &'a AppName, what: &'static str, more: Value) -> Self {
-        Self { what, app, word: Word::InForce, more }
+        Self { what, app, by: By::InForce, more }
     }
 
-    fn by(self, word: Word<'a>) -> Self {
-        Self { word, ..self }
+    fn by(self, by: By<'a>) -> Self {
+        Self { by, ..self }
+    }
+
+    fn said(self, word: Word<'a>) -> Self {
+        self.by(By::Said(word))
     }
 }
 
@@ -151,23 +135,23 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
             let asked: Vec<Value> = changes.iter().map(asked).collect();
             Deed::of(app, "told", json!({ "asked": asked }))
         }
-        Note::StaleEpoch { app, offered, known } => {
+        Note::StaleEpoch { app, offered, known, key } => {
             let more = json!({ "outcome": "not obeyed", "commands": epoch(known) });
             // Which order it was is not said: none of that controller's counts.
-            Deed::of(app, "order_of_another_controller", more).by(Word::Claim(offered))
+            let word = Word { epoch: Some(offered), generation: None, signed: Some(*key) };
+            Deed::of(app, "order_of_another_controller", more).said(word)
         }
         Note::Untrusted { app, stamp, key } => {
             let more = json!({ "outcome": "not obeyed" });
-            Deed::of(app, "untrusted_order", more).by(Word::Untrusted(stamp, *key))
+            Deed::of(app, "untrusted_order", more).said(Word::of(stamp, Some(*key)))
         }
         Note::Refused { app, refusal: Some(Refusal { stamp, reason }) } => {
             let more = json!({ "outcome": "not obeyed", "why": reason.to_string() });
-            let word = match reason {
-                RefusalReason::Untrusted { key } => Word::Untrusted(stamp, *key),
-                RefusalReason::StaleEpoch { .. } => Word::Claim(&stamp.epoch),
-                _ => Word::Order(stamp),
+            let by = match reason {
+                RefusalReason::Untrusted { key } => By::Said(Word::of(stamp, Some(*key))),
+                _ => By::Order(stamp),
             };
-            Deed::of(app, "refused", more).by(word)
+            Deed::of(app, "refused", more).by(by)
         }
         Note::Refused { app, refusal: None } => Deed::of(app, "refuses_nothing_more", json!({})),
         Note::UpgradeStarts { app, revision, attempt } => {
@@ -187,7 +171,7 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
         }
         Note::Owns { app, backend, server, owned } => {
             let more = json!({ "server": format!("{backend}/{server}"), "before": owned.before.0 });
-            Deed::of(app, "takes_out", more).by(Word::Order(&owned.asked))
+            Deed::of(app, "takes_out", more).by(By::Order(&owned.asked))
         }
         Note::Disowns { app, backend, server } => {
             Deed::of(app, "put_back", json!({ "server": format!("{backend}/{server}") }))
@@ -198,17 +182,18 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
         Note::Delivered { message, recipient } => {
             let more = json!({ "message": message.key.0, "recipient": recipient.as_str(),
                 "outcome": "delivered" });
-            Deed::of(&message.app, "message", more).by(Word::Mailbox(message.epoch.as_ref()))
+            Deed::of(&message.app, "message", more).said(handed(message))
         }
         Note::NotDelivered { message, recipient, error, again_in_ms: _ } => {
             let more = json!({ "message": message.key.0, "recipient": recipient.as_str(),
                 "outcome": "not delivered", "why": error });
-            Deed::of(&message.app, "message", more).by(Word::Mailbox(message.epoch.as_ref()))
+            Deed::of(&message.app, "message", more).said(handed(message))
         }
         Note::NameTaken { .. }
         | Note::Recovered { .. }
         | Note::Misaddressed { .. }
         | Note::TooManyApps { .. }
+        | Note::UntrustedMailbox { .. }
         | Note::ProcessChanged { .. }
         | Note::BalancerFailed { .. }
         | Note::BalancerBack
@@ -216,6 +201,11 @@ fn deed(note: &Note) -> Option<Deed<'_>> {
         | Note::DiskFailed { .. }
         | Note::Stopping { .. } => return None,
     })
+}
+
+/// Mailboxes have no generation.
+fn handed(message: &Handed) -> Word<'_> {
+    Word { epoch: message.epoch.as_ref(), generation: None, signed: Some(message.signed) }
 }
 
 /// One thing that an assignment asks otherwise than the one before.
@@ -257,9 +247,9 @@ fn outcome(attempt: &Attempt) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::core::Handed;
     use crate::model::{
-        Asked, BackendName, ControllerId, MessageKey, RecipientName, Revision, ServerName,
+        Asked, BackendName, ControllerId, MessageKey, PublicKey, RecipientName, Revision,
+        ServerName,
     };
 
     #[test]
@@ -278,14 +268,12 @@ mod tests {
             after: Some("2".to_owned()),
         };
         let mut audit = Audit::start(folder.path(), NodeName::new("web1").unwrap(), None);
-        let key = PublicKey([7; 32]);
+        let key = Some(PublicKey([7; 32]));
         let known = |number| Epoch { number, controller: ControllerId::new("me").unwrap() };
         let later = Stamp { generation: 18, ..stamp.clone() };
-        audit.mailbox_came(Some(key));
-        audit.came(&app, &stamp, Some(key));
         let revision = Revision::new("2").unwrap();
         for note in [
-            Note::Accepted { app: app.clone(), stamp, changes: vec![change] },
+            Note::Accepted { app: app.clone(), stamp, key, changes: vec![change] },
             Note::BalancerBack,
             Note::UpgradeStarts { app: app.clone(), revision, attempt: 1 },
             Note::Disowns {
@@ -293,10 +281,15 @@ mod tests {
                 backend: BackendName::new("app").unwrap(),
                 server: ServerName::new("web1").unwrap(),
             },
-            Note::StaleEpoch { app: app.clone(), offered: known(2), known: known(3) },
+            Note::StaleEpoch { app: app.clone(), offered: known(2), known: known(3), key: None },
             Note::Untrusted { app: app.clone(), stamp: later, key: None },
             Note::Delivered {
-                message: Handed { key: MessageKey("k".to_owned()), app, epoch: Some(known(3)) },
+                message: Handed {
+                    key: MessageKey("k".to_owned()),
+                    app,
+                    epoch: Some(known(3)),
+                    signed: key,
+                },
                 recipient: RecipientName::new("oncall").unwrap(),
             },
         ] {
@@ -321,7 +314,8 @@ mod tests {
         (stale["epoch"], stale["outcome"]) = (json!(2), json!("not obeyed"));
         stale["commands"] = json!({ "epoch": 3, "controller": "me" });
         // A claim is not signed, and has no generation.
-        stale.as_object_mut().unwrap().retain(|name, _| name != "key" && name != "generation");
+        stale["key"] = json!(null);
+        stale.as_object_mut().unwrap().remove("generation");
         let mut untrusted = line("untrusted_order");
         (untrusted["generation"], untrusted["key"]) = (json!(18), json!(null));
         untrusted["outcome"] = json!("not obeyed");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::core::{Document, Effect, Event, Note, Publication};
+use super::core::{Effect, Event, Note, Publication};
 use crate::model::buckets::{Buckets, SLOW};
 use crate::model::{AppName, CheckName, CheckStatus, Mono};
 use crate::plan::ports::{DeliverError, ProcessId};
@@ -38,7 +38,7 @@ pub struct Counters {
     pub connected: bool,
     /// Connections to the bus that were made.
     pub connections: u64,
-    /// Documents that could not be read.
+    /// Documents that could not be read, and mailboxes by none of the trusted keys.
     pub documents_refused: u64,
     process: Option<ProcessId>,
     running: BTreeMap<AppName, Mono>,
@@ -111,9 +111,6 @@ impl Counters {
                 add(&mut self.deliveries, outcome);
             }
             Event::PersistFailed { .. } => self.state_write_failures += 1,
-            Event::Received { document: Document::Untrusted { .. }, .. } => {
-                add(&mut self.assignments, "untrusted");
-            }
             Event::Received { .. }
             | Event::Marker { .. }
             | Event::RevisionRead { .. }
@@ -139,6 +136,8 @@ impl Counters {
                 | Note::Misaddressed { .. }
                 | Note::TooManyApps { .. },
             ) => add(&mut self.assignments, "refused"),
+            Effect::Log(Note::Untrusted { .. }) => add(&mut self.assignments, "untrusted"),
+            Effect::Log(Note::UntrustedMailbox { .. }) => self.documents_refused += 1,
             Effect::Publish(publication) => match **publication {
                 Publication::Report(_) => self.reports += 1,
                 Publication::Alive(_) | Publication::Receipt(_) => {}

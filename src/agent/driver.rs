@@ -3,7 +3,7 @@
 //! Everything that takes time is a task whose value is the event that answers it, so that the core's own
 //! bounds (one write, one question to HAProxy, one upgrade, each check once) are the bounds here too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,16 +19,15 @@ use super::core::{
 use super::counters::Counted;
 use super::log::log;
 use super::store::{StateError, Store};
-use crate::bus::intake::{self, IntakeError};
 use crate::bus::session::{self, Events, Handle, PublishError, Will};
-use crate::bus::{Filter, Refusals, Topic, encode};
+use crate::bus::{Filter, Refusals, Topic, encode, intake};
 use crate::checks::{NrpeError, Plugins};
 use crate::deploy::App;
 use crate::facts::{self, FactsError};
 use crate::haproxy::Haproxy;
 use crate::model::{
-    Alive, AppName, Assignment, Boot, CheckName, FleetName, Message, Mono, NodeName, Now,
-    PublicKey, RecipientName, Revision, Wall,
+    Alive, AppName, Boot, CheckName, FleetName, Message, Mono, NodeName, Now, RecipientName,
+    Revision, Wall,
 };
 use crate::notify::{self, Services};
 use crate::plan::ports::{Balancer, Checks, Deploy, Notify, SetServer};
@@ -144,8 +143,6 @@ struct Driver {
     node: NodeName,
     fleet: FleetName,
     bus: session::Config,
-    /// Whose orders are taken; anybody's, if empty.
-    trusted: BTreeSet<PublicKey>,
     core: AgentCore,
     store: Arc<Store>,
     audit: Audit,
@@ -179,7 +176,6 @@ impl Driver {
             node,
             fleet: config.fleet,
             bus: config.bus,
-            trusted: config.trusted_keys,
             core,
             store: Arc::new(store),
             audit,
@@ -402,45 +398,15 @@ impl Driver {
             }
             session::Event::Message { topic, payload, retained } => {
                 match intake::read(&self.fleet, topic, &payload) {
-                    Ok(intake::Document::Assignment(assignment, key)) => {
-                        Some(Event::Received { document: self.order(assignment, key), retained })
-                    }
-                    Ok(intake::Document::Mailbox(node, _, key)) if !self.trusts(key) => {
-                        self.refuse(&IntakeError::Untrusted { topic: Topic::Mailbox(node), key });
-                        None
-                    }
-                    Ok(intake::Document::Mailbox(_, mailbox, key)) => {
-                        self.audit.mailbox_came(key);
-                        let document = Document::Mailbox(Box::new(mailbox));
-                        Some(Event::Received { document, retained })
-                    }
                     Ok(document) => received(document, retained),
                     Err(error) => {
-                        self.refuse(&error);
+                        self.refusals.refuse(&error);
+                        self.counted.lock().documents_refused += 1;
                         None
                     }
                 }
             }
         }
-    }
-
-    fn refuse(&mut self, error: &IntakeError) {
-        self.refusals.refuse(error);
-        self.counted.lock().documents_refused = self.refusals.count();
-    }
-
-    fn trusts(&self, key: Option<PublicKey>) -> bool {
-        self.trusted.is_empty() || key.is_some_and(|key| self.trusted.contains(&key))
-    }
-
-    /// What an order means, by whose it is.
-    fn order(&mut self, assignment: Box<Assignment>, key: Option<PublicKey>) -> Document {
-        if self.trusts(key) {
-            self.audit.came(&assignment.app, &assignment.stamp, key);
-            return Document::Assignment(assignment);
-        }
-        let Assignment { app, stamp, .. } = *assignment;
-        Document::Untrusted { app, stamp, key }
     }
 
     /// Kills what runs, and says the last words if there is time for them.
@@ -474,14 +440,13 @@ pub fn filter(node: &NodeName, interest: Interest) -> Filter {
 /// What a document means to the agent; none if it was deleted, which is no order, or is nothing to it.
 fn received(document: intake::Document, retained: bool) -> Option<Event> {
     let document = match document {
+        intake::Document::Assignment(assignment, key) => Document::Assignment(assignment, key),
         intake::Document::Report(report) => Document::Report(report),
         intake::Document::Alive(alive) => Document::Alive(alive),
         intake::Document::Leader(leader) => Document::Leader(leader),
+        intake::Document::Mailbox(_, mailbox, key) => Document::Mailbox(Box::new(mailbox), key),
         intake::Document::Marker(connection) => return Some(Event::Marker { connection }),
-        // Whose it is is looked at before.
-        intake::Document::Assignment(..)
-        | intake::Document::Mailbox(..)
-        | intake::Document::Controller(_)
+        intake::Document::Controller(_)
         | intake::Document::Ledger(..)
         | intake::Document::Receipt(_)
         | intake::Document::Deleted(_) => return None,
@@ -515,6 +480,7 @@ fn equip(config: &Config, node: &NodeName) -> Result<(Roles, Setup), AgentError>
         heartbeat_ms: config.heartbeat_ms,
         observe_ms: config.observe_ms,
         seed: fastrand::u64(..),
+        trusted_keys: config.trusted_keys.clone(),
     };
     let haproxy = config.haproxy.clone().map(|config| Arc::new(Mutex::new(Haproxy::new(config))));
     let (checks, notify) = (checks.map(Arc::new), notify.map(Arc::new));

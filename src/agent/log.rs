@@ -24,7 +24,7 @@ pub(super) fn log(node: &NodeName, note: &Note) {
             let (epoch, controller) = (epoch.number, &epoch.controller);
             info!(%app, epoch, %controller, generation, "assignment accepted");
         }
-        Note::StaleEpoch { app, offered, known } => warn!(
+        Note::StaleEpoch { app, offered, known, .. } => warn!(
             %app,
             offered = offered.number,
             by = %offered.controller,
@@ -37,6 +37,10 @@ pub(super) fn log(node: &NodeName, note: &Note) {
             let (epoch, controller) = (epoch.number, &epoch.controller);
             let key = key.map(|key| key.to_string());
             warn!(%app, epoch, %controller, generation, key, "order by none of the trusted keys");
+        }
+        Note::UntrustedMailbox { key } => {
+            let key = key.map(|key| key.to_string());
+            warn!(key, "mailbox by none of the trusted keys");
         }
         Note::Refused { app, refusal } => log_refusal(app, refusal.as_ref()),
         Note::UpgradeStarts { app, revision, attempt } => {

@@ -4,7 +4,7 @@ use super::topics::Topic;
 use super::wire::{self, WireError, decode, decode_signed};
 use crate::model::{
     Alive, AppName, Assignment, ClusterLedger, ClusterName, ControllerAlive, FleetName, Leader,
-    Mailbox, NodeName, PublicKey, Receipt, Report,
+    Mailbox, NodeName, Receipt, Report, SignedBy,
 };
 
 /// A document that somebody published.
@@ -18,12 +18,12 @@ pub enum Document {
     Alive(Alive),
     /// What an agent says of its node.
     Report(Box<Report>),
-    /// What some controller asked of a node, and the key that has signed it, if any has.
-    Assignment(Box<Assignment>, Option<PublicKey>),
+    /// What some controller asked of a node, and who has signed it.
+    Assignment(Box<Assignment>, SignedBy),
     /// What some controller remembers of a cluster.
     Ledger(AppName, ClusterName, Box<ClusterLedger>),
-    /// What a notification server is to deliver, and the key that has signed it, if any has.
-    Mailbox(NodeName, Mailbox, Option<PublicKey>),
+    /// What a notification server is to deliver, and who has signed it.
+    Mailbox(NodeName, Mailbox, SignedBy),
     /// What became of a message.
     Receipt(Receipt),
     /// A marker to oneself: whatever was retained has arrived before it. Carries the connection.
@@ -62,14 +62,6 @@ pub enum IntakeError {
         #[source]
         error: WireError,
     },
-    /// It is by none of the keys that are trusted.
-    #[error("a document that none of the trusted keys has signed was published on {topic}")]
-    Untrusted {
-        /// Where.
-        topic: Topic,
-        /// The key that has signed it, if any has.
-        key: Option<PublicKey>,
-    },
     /// It speaks for somebody else than its topic.
     #[error("a document that belongs on {about} was published on {topic}")]
     Elsewhere {
@@ -84,9 +76,7 @@ impl IntakeError {
     /// Where it was published.
     pub fn topic(&self) -> &Topic {
         match self {
-            Self::Payload { topic, .. }
-            | Self::Untrusted { topic, .. }
-            | Self::Elsewhere { topic, .. } => topic,
+            Self::Payload { topic, .. } | Self::Elsewhere { topic, .. } => topic,
         }
     }
 }

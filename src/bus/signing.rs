@@ -84,20 +84,20 @@ impl Signer {
         Self::from_pem(&content).ok_or_else(|| SignerError::Content { path: path.to_owned() })
     }
 
-    /// A new key, as PEM.
+    /// A new key, and its file's content.
     ///
     /// # Errors
     /// [`SignerError::Random`]
-    pub fn make() -> Result<String, SignerError> {
-        let mut der = [0; PKCS8.len() + 32];
-        der[..PKCS8.len()].copy_from_slice(&PKCS8);
-        SystemRandom::new().fill(&mut der[PKCS8.len()..]).map_err(|_| SignerError::Random)?;
-        let key = STANDARD.encode(der);
-        Ok(format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"))
+    pub fn make() -> Result<(Self, String), SignerError> {
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).map_err(|_| SignerError::Random)?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(&secret).map_err(|_| SignerError::Random)?;
+        let key = STANDARD.encode([&PKCS8[..], &secret].concat());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n");
+        Ok((Self { pair }, pem))
     }
 
-    /// The key that [`Signer::make`], or openssl, has written as PEM; none if it is no such key.
-    pub fn from_pem(pem: &[u8]) -> Option<Self> {
+    fn from_pem(pem: &[u8]) -> Option<Self> {
         let key = PrivateKeyDer::from_pem_slice(pem).ok()?;
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_der()).ok()?;
         Some(Self { pair })
@@ -154,10 +154,9 @@ mod tests {
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
-        let pem = Signer::make().unwrap();
+        let (made, pem) = Signer::make().unwrap();
         keep(&pem, 0o640);
-        let read = Signer::read(&path).unwrap().public();
-        assert_eq!(read, Signer::from_pem(pem.as_bytes()).unwrap().public());
+        assert_eq!(Signer::read(&path).unwrap().public(), made.public());
         keep(&pem, 0o644);
         let exposed = Signer::read(&path).unwrap_err();
         assert!(exposed.to_string().contains("chmod o="), "{exposed}");
@@ -189,8 +188,7 @@ mod tests {
 
     #[test]
     fn a_signature_is_good_for_one_document_in_one_place() {
-        let signer = Signer::from_pem(Signer::make().unwrap().as_bytes()).unwrap();
-        let other = Signer::from_pem(Signer::make().unwrap().as_bytes()).unwrap();
+        let [(signer, _), (other, _)] = [(); 2].map(|()| Signer::make().unwrap());
         let signature = signer.sign("assignment", "a/b", b"{}");
         assert_eq!(signer.sign("assignment", "a/b", b"{}"), signature);
         let fits = |key: &Signer, kind, topic, body: &[u8]| {

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::signing::{Signer, fits};
 use crate::model::{
     Alive, Assignment, ClusterLedger, ControllerAlive, Leader, Mailbox, PublicKey, Receipt, Report,
-    Signature,
+    Signature, SignedBy,
 };
 
 /// The version that this program writes, and the only one that it reads.
@@ -173,14 +173,14 @@ pub fn decode<T: Document>(payload: &[u8]) -> Result<Option<T>, WireError> {
     Ok(open::<T, Envelope<T>>(payload)?.map(|envelope| envelope.body))
 }
 
-/// Reads a document that may be signed, as it was published on `topic`; with the key that has signed it, if any has.
+/// Reads a document that may be signed, as it was published on `topic`; and who has signed it.
 ///
 /// # Errors
 /// Those of [`decode`], and [`WireError::Forged`].
 pub fn decode_signed<T: Document>(
     payload: &[u8],
     topic: &str,
-) -> Result<Option<(T, Option<PublicKey>)>, WireError> {
+) -> Result<Option<(T, SignedBy)>, WireError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, bound = "T: Document")]
     struct Envelope<'a, T: Document> {
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_is_signed_says_by_whom_and_cannot_be_changed() {
-        let signer = Signer::from_pem(Signer::make().unwrap().as_bytes()).unwrap();
+        let (signer, _) = Signer::make().unwrap();
         let decode = |payload: &str, topic| decode_signed::<Alive>(payload.as_bytes(), topic);
         let signed = String::from_utf8(encode_signed(&alive(), &signer, "here").unwrap()).unwrap();
         let key = signer.public();
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(decode("", "here").unwrap(), None);
         assert!(matches!(decode(&signed, "there"), Err(WireError::Forged { .. })));
 
-        let other = Signer::from_pem(Signer::make().unwrap().as_bytes()).unwrap().public();
+        let other = Signer::make().unwrap().0.public();
         let (key, other) = (key.to_string(), other.to_string());
         for (from, to, word) in [
             ("web1", "web2", "does not fit"),

@@ -209,7 +209,7 @@ impl Checker {
     fn breach(
         &mut self,
         invariant: Invariant,
-        about: &NodeName,
+        about: &impl fmt::Display,
         happened: impl fmt::Display,
         forbidden_by: impl fmt::Display,
     ) {

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use super::{By, Checker, Fact, Invariant, Tale};
 use crate::model::{
-    AppName, Attempt, AttemptOutcome, Cause, CheckStatus, ClusterName, NotifyOn, Report,
-    SettleReport, SettleState, Standing,
+    AppName, Attempt, AttemptOutcome, Cause, CheckStatus, NotifyOn, Report, SettleReport,
+    SettleState, Standing,
 };
 
 /// What has ever been so.
@@ -16,21 +16,13 @@ use crate::model::{
 pub(super) struct News {
     /// Somewhere.
     causes: BTreeSet<Cause>,
-    /// Clusters that files have ever named.
-    named: BTreeSet<ClusterName>,
 }
 
 impl News {
     pub(super) fn read(&mut self, app: &AppName, fact: &Fact) {
         let cause = match fact {
-            Fact::Desired { cluster, standing, .. } => {
-                self.named.insert(cluster.clone());
-                match standing {
-                    Standing::Current => return,
-                    Standing::LastGood(_) => Cause::DesiredInvalid,
-                    Standing::Vanished => Cause::DesiredVanished,
-                }
-            }
+            Fact::Desired { standing: Standing::LastGood(_), .. } => Cause::DesiredInvalid,
+            Fact::Desired { standing: Standing::Vanished, .. } => Cause::DesiredVanished,
             Fact::Heard(report) if has_failed(report, app) => Cause::Failed,
             Fact::Server { seen, .. } if seen.admin.is_clear() && !seen.is_in_service() => {
                 Cause::Failed
@@ -49,9 +41,6 @@ impl News {
 
     /// What forbids to tell it.
     fn forbids(&self, tale: &Tale) -> Option<&'static str> {
-        if !self.named.contains(&tale.cluster) {
-            return Some("no file has ever named the cluster");
-        }
         let untrue = tale.kind == NotifyOn::Failed && !self.causes.contains(&tale.cause);
         match tale.cause {
             Cause::Failed => untrue.then_some("nothing has ever failed"),
@@ -83,12 +72,11 @@ fn has_failed(report: &Report, app: &AppName) -> bool {
 
 impl Checker {
     pub(super) fn is_news(&mut self, tale: &Tale) {
-        if let Some(forbidden_by) = self.news.forbids(tale) {
-            let about = tale.cluster.to_string();
+        let unnamed = !self.known.wanted.contains_key(&tale.cluster);
+        let unnamed = unnamed.then_some("no file has ever named the cluster");
+        if let Some(forbidden_by) = unnamed.or_else(|| self.news.forbids(tale)) {
             let happened = format!("a person was told of {} ({})", tale.cause.as_str(), tale.key);
-            let at_ms = self.known.now_ms;
-            let (invariant, forbidden_by) = (Invariant::QuietAtGoal, forbidden_by.to_owned());
-            self.breaches.push(super::Breach { invariant, at_ms, about, happened, forbidden_by });
+            self.breach(Invariant::QuietAtGoal, &tale.cluster, happened, forbidden_by);
         }
     }
 }

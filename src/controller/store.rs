@@ -127,8 +127,9 @@ impl Store {
         let path = self.folder.join("signing.key");
         match Signer::read(&path) {
             Err(error) if error.is_missing() => {
-                self.write(&path, Signer::make()?.as_bytes())?;
-                Ok(Signer::read(&path)?)
+                let (made, pem) = Signer::make()?;
+                self.write(&path, pem.as_bytes())?;
+                Ok(made)
             }
             read => Ok(read?),
         }

@@ -10,6 +10,7 @@ use super::ports::{self, Ports};
 use super::process::{Program, Role};
 use super::web;
 use crate::bus::Signer;
+use crate::disk::{self, Access};
 use crate::model::PublicKey;
 
 /// The app, as in the shipped `desired/` directory.
@@ -110,11 +111,8 @@ impl Site {
             Broker::Embedded => None,
             Broker::Mosquitto => Some(ports::mosquitto()?),
         };
-        let pem = Signer::make().map_err(std::io::Error::other);
-        let pem = pem.map_err(system("make a signing key"))?;
-        let no_key = || std::io::Error::other("it cannot be read");
-        let signer = Signer::from_pem(pem.as_bytes()).ok_or_else(no_key);
-        let public = signer.map_err(system("make a signing key"))?.public();
+        let made = Signer::make().map_err(std::io::Error::other);
+        let (signer, pem) = made.map_err(system("make a signing key"))?;
         let site = Site {
             dir: dir.to_owned(),
             shape,
@@ -123,7 +121,7 @@ impl Site {
             mosquitto,
             check_load: ports::check_load()?,
             webs,
-            signing_key: (pem, public),
+            signing_key: (pem, signer.public()),
             front_port: port()?,
             bus_port: port()?,
             http_port: port()?,
@@ -173,10 +171,9 @@ impl Site {
     pub fn write_all(&self, oncall: &str) -> Result<(), FleetError> {
         fs::create_dir_all(self.dir.join("log"))
             .map_err(system(format!("make {}", self.dir.join("log").display())))?;
-        self.write("signing.key", &self.signing_key.0)?;
-        let key = self.signing_key_file();
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))
-            .map_err(system(format!("keep {} from others", key.display())))?;
+        disk::replace(&self.signing_key_file(), self.signing_key.0.as_bytes(), Access::Owner)
+            .map_err(std::io::Error::other)
+            .map_err(system("keep the signing key"))?;
         self.write("nrpe.cfg", &self.nrpe())?;
         self.write("haproxy/haproxy.cfg", &self.haproxy_cfg())?;
         if self.mosquitto.is_some() {

@@ -58,7 +58,7 @@ fn encode(counters: &Counters) -> Result<Vec<u8>, prometheus::Error> {
     page.gauge("evenkeel_agent_bus_connected", "Whether the bus is connected.", connected);
     let help = "Connections to the bus that were made.";
     page.counter("evenkeel_agent_bus_connections_total", help, counters.connections);
-    let help = "Documents that could not be read.";
+    let help = "Documents that could not be read, and mailboxes by none of the trusted keys.";
     page.counter("evenkeel_agent_documents_refused_total", help, counters.documents_refused);
     page.text()
 }

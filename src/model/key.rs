@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct PublicKey(pub [u8; 32]);
 
+/// Whose word a document is: the key that has signed it; none if it is not signed.
+pub type SignedBy = Option<PublicKey>;
+
 /// Why a text is no public key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a public key is wanted, 32 bytes in base64, as `evenkeel public-key FILE` prints it")]

@@ -30,7 +30,7 @@ pub use desired::{
     OnFailure, RolloutPolicy, ServerTemplate, SettlePolicy, Share, Standing, TakeOut,
 };
 pub use event::{Event, EventKind};
-pub use key::{KeyError, PublicKey, Signature, SignatureError};
+pub use key::{KeyError, PublicKey, Signature, SignatureError, SignedBy};
 pub use ledger::{ClusterLedger, Convergence, Failure, FailureCause, Rejection, Rollout, Told};
 pub use message::{Cause, Mailbox, Message, MessageKey, Priority, Receipt, ReceiptOutcome};
 pub use name::{

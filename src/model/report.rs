@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::assignment::{Assignment, SettleKey};
-use super::key::PublicKey;
+use super::key::SignedBy;
 use super::name::{
     AppName, BackendName, CheckName, ControllerId, NodeName, RecipientName, Revision, RolloutId,
     ServerName,
@@ -101,8 +101,8 @@ pub enum RefusalReason {
     },
     /// The agent takes orders only from those whose keys it was given, and this is from nobody of them.
     Untrusted {
-        /// The key that has signed the order; none if it is not signed.
-        key: Option<PublicKey>,
+        /// Who has signed it.
+        key: SignedBy,
     },
     /// The load balancer has not been heard live by the node's agent.
     BalancerNotHeard {

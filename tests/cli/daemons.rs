@@ -247,10 +247,10 @@ fn what_keeps_an_agent_from_starting_is_said() {
 fn the_public_half_of_a_key_is_printed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("signing.key");
-    let pem = Signer::make().expect("a key");
+    let (signer, pem) = Signer::make().expect("a key");
     fs::write(&file, &pem).expect("write a key");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("keep it");
-    let public = Signer::from_pem(pem.as_bytes()).expect("a key").public();
+    let public = signer.public();
     let print = |file: &Path| finish(evenkeel(&["public-key"]).arg(file));
     let printed = print(&file);
     assert_eq!((printed.code, printed.out.as_str()), (0, format!("{public}\n").as_str()));

@@ -128,6 +128,7 @@ impl Agent {
                 heartbeat_ms: 30_000,
                 observe_ms: 10_000,
                 seed: 1,
+                trusted_keys: BTreeSet::new(),
             },
             core: None,
             disk: None,
@@ -326,7 +327,7 @@ impl State {
             Interest::OwnReport => self.retained_report(name),
             Interest::OwnAssignments => {
                 let assignment = self.broker.assignments.get(name).cloned();
-                assignment.map(|assignment| Document::Assignment(Box::new(assignment)))
+                assignment.map(|assignment| Document::Assignment(Box::new(assignment), None))
             }
             Interest::Leaders => self.broker.leader.clone().map(Document::Leader),
             Interest::ReportOf(lb) => {
@@ -369,7 +370,7 @@ impl State {
     /// A document arrives at an agent.
     pub fn agent_hears(&mut self, name: &NodeName, mail: Mail, dies_at: Option<usize>) -> bool {
         let document = match mail {
-            Mail::Assignment(assignment) => Document::Assignment(assignment),
+            Mail::Assignment(assignment) => Document::Assignment(assignment, None),
             Mail::Leader(leader) => Document::Leader(leader),
             Mail::Report(sealed) => Document::Report(Box::new(Report::clone(&sealed.report))),
             Mail::Alive(alive) => Document::Alive(alive),

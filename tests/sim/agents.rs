@@ -44,8 +44,6 @@ pub struct Agent {
     pub haproxy: Option<Haproxy>,
     /// What a hand has changed since the last reading: what was there before, and when.
     pub unseen: BTreeMap<ServerName, (AdminBits, u64)>,
-    /// The process of its HAProxy that it has read last.
-    pub looked_at: u32,
     /// Its servers, as the checker was told.
     shown: BTreeMap<ServerName, ServerSeen>,
     /// Its notification services do not answer.
@@ -86,6 +84,7 @@ impl Agent {
             heartbeat_ms: 30_000,
             observe_ms: 10_000,
             seed,
+            trusted_keys: BTreeSet::new(),
         };
         let (mut service, mut haproxy) = (Service::default(), None);
         match role {
@@ -123,7 +122,6 @@ impl Agent {
             service,
             haproxy,
             unseen: BTreeMap::new(),
-            looked_at: crate::haproxy::FIRST,
             shown: BTreeMap::new(),
             mute: false,
             told: None,
@@ -403,7 +401,6 @@ impl World {
         let haproxy = agent.haproxy.as_mut().expect("a HAProxy");
         if matches!(question, Question::Read) {
             agent.unseen.clear();
-            agent.looked_at = haproxy.process;
         }
         let event = match question {
             Question::Read => Event::BalancerRead(haproxy.read().map(|mut state| {

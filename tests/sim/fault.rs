@@ -321,7 +321,6 @@ impl World {
         let agent = self.agents.get_mut(lb).expect("an agent");
         let name = ServerName::new(web.as_str()).expect("a name");
         let haproxy = agent.haproxy.as_mut().expect("a HAProxy");
-        let is_new = haproxy.process != agent.looked_at;
         let server = haproxy.servers.get_mut(&name).expect("a server");
         let looks = agent.core.is_some() && agent.frozen.is_none();
         let again = agent.unseen.get(&name).is_some_and(|(before, at_ms)| {
@@ -329,11 +328,6 @@ impl World {
         });
         if again && server.admin.is_drain() && bits & AdminBits::FORCED_MAINTENANCE != 0 {
             return; // it would look as if the first had never been lifted, which is not promised to be seen
-        }
-        // A new process has what the configuration says, for all that an agent knows which has not looked at it yet.
-        let enables = server.disabled && bits & AdminBits::FORCED_MAINTENANCE == 0;
-        if enables && is_new {
-            return; // which is not promised to be seen
         }
         // What the configuration says stays.
         let bits = AdminBits(server.admin.0 & AdminBits::CONFIGURED | bits);

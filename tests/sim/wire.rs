@@ -317,11 +317,11 @@ impl World {
     fn agent_hears(&mut self, name: &NodeName, document: Document, retained: bool) {
         use evenkeel::agent::core::Document as Ours;
         let document = match document {
-            Document::Assignment(assignment, _) => Ours::Assignment(assignment),
+            Document::Assignment(assignment, key) => Ours::Assignment(assignment, key),
             Document::Report(report) => Ours::Report(report),
             Document::Alive(alive) => Ours::Alive(alive),
             Document::Leader(leader) => Ours::Leader(leader),
-            Document::Mailbox(_, mailbox, _) => Ours::Mailbox(Box::new(mailbox)),
+            Document::Mailbox(_, mailbox, key) => Ours::Mailbox(Box::new(mailbox), key),
             Document::Marker(connection) => {
                 return self.tell(name, AgentEvent::Marker { connection });
             }

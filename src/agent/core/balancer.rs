@@ -327,9 +327,7 @@ impl Balancer {
             for _ in 0..2 {
                 let holding = step.disk.memory().holding(&place.0, &place.1);
                 let (sent, process) = (self.sent(&place), observed.process);
-                let seen = observed.server(&place);
-                let is_out = seen.is_some_and(|seen| seen.admin.is_forced_maintenance());
-                match need(&ordered, holding, seen, process, sent) {
+                match need(&ordered, holding, observed.server(&place), process, sent) {
                     Need::Record(new) => {
                         let before = holding.map(|holding| holding.owned.before);
                         if before.is_none() {
@@ -341,13 +339,13 @@ impl Balancer {
                     }
                     // A reload may bring the maintenance back, and it would be nobody's. Until then a hand's is one
                     // that comes in a process in which ours was gone.
-                    Need::Disown if self.is_unsafe(&place) && !is_out => {
+                    Need::Disown if self.is_unsafe(&place) => {
                         if matches!(sent, Sent::Maintenance | Sent::Restored { .. }) {
                             restored.insert(place.clone(), Sent::Restored { process });
                         }
                         break;
                     }
-                    Need::Disown => {
+                    Need::Disown | Need::Leave => {
                         disown(step, &ordered.app, &place);
                     }
                     Need::Drain { .. } if self.is_drained(step.now.mono, &place) => {
@@ -567,9 +565,12 @@ fn view(
         Need::Nothing if ordered.order == Order::In || on_disk => View::AsOrdered,
         Need::Set(state) if ordered.order == Order::In || on_disk => View::Set(state),
         Need::Drain { set } if on_disk => View::Drain { set },
-        Need::Nothing | Need::Set(_) | Need::Drain { .. } | Need::Record(_) | Need::Disown => {
-            View::Unrecorded
-        }
+        Need::Nothing
+        | Need::Set(_)
+        | Need::Drain { .. }
+        | Need::Record(_)
+        | Need::Disown
+        | Need::Leave => View::Unrecorded,
     }
 }
 

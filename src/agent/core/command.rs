@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Step;
 use super::note::Note;
-use crate::model::{AppName, Assignment, Epoch, Leader, PublicKey, Refusal, RefusalReason, Stamp};
+use crate::model::{AppName, Assignment, Epoch, Leader, Refusal, RefusalReason, SignedBy, Stamp};
 
 /// Apps that may command one node. Far above any real node's, and a bound on what a broken
 /// controller can make an agent remember.
@@ -19,7 +19,7 @@ const TOLD_MAX: usize = 16;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Command {
     /// Assignments that came before the agent had read its own retained documents.
-    waiting: BTreeMap<AppName, Assignment>,
+    waiting: BTreeMap<AppName, (Assignment, SignedBy)>,
     /// The last order per app that came from somebody who does not command it, if nothing that counts has come since.
     refused: BTreeMap<AppName, Refusal>,
 }
@@ -36,56 +36,47 @@ impl Command {
         refused.map(|(app, refusal)| (app.clone(), refusal.clone())).collect()
     }
 
-    /// Takes in an order that is not to be taken from whoever gave it.
-    pub(super) fn untrusted(
-        &mut self,
-        step: &mut Step,
-        app: AppName,
-        stamp: Stamp,
-        key: Option<PublicKey>,
-    ) {
-        let reason = RefusalReason::Untrusted { key };
-        let known = self.refused.get(&app);
-        let is_news = known.is_none_or(|known| known.reason != reason);
-        if known.is_none() && self.refused.len() >= APPS_MAX {
-            return;
-        }
-        if is_news {
-            step.log(Note::Untrusted { app: app.clone(), stamp: stamp.clone(), key });
-        }
-        self.refused.insert(app, Refusal { stamp, reason });
-    }
-
     /// Takes in a claim of leadership.
     pub(super) fn leader(&mut self, step: &mut Step, leader: &Leader) {
         // Which order was refused cannot be told here: a leader has not given one yet.
         let stamp = Stamp { epoch: leader.epoch.clone(), generation: 0 };
-        self.admit(step, &leader.app, stamp);
+        self.admit(step, &leader.app, stamp, None);
     }
 
     /// Takes in an assignment; `true` if it is in force from now on.
-    pub(super) fn assignment(&mut self, step: &mut Step, assignment: Assignment) -> bool {
+    pub(super) fn assignment(
+        &mut self,
+        step: &mut Step,
+        assignment: Assignment,
+        key: SignedBy,
+    ) -> bool {
         if assignment.node != step.setup.node {
             step.log(Note::Misaddressed { node: assignment.node });
+            return false;
+        }
+        if !step.setup.trusts(key) {
+            self.distrust(step, assignment.app, assignment.stamp, key);
             return false;
         }
         if !step.restored {
             let waits = self.waiting.len() < APPS_MAX;
             if waits {
-                self.waiting.insert(assignment.app.clone(), assignment);
+                self.waiting.insert(assignment.app.clone(), (assignment, key));
             }
             return false;
         }
         let app = assignment.app.clone();
-        if !self.admit(step, &app, assignment.stamp.clone()) {
+        if !self.admit(step, &app, assignment.stamp.clone(), key) {
             return false;
         }
+        self.refused.remove(&app);
         let in_force = step.disk.memory().assignments.get(&app);
         if in_force.is_some_and(|ours| ours.stamp >= assignment.stamp) {
             return false;
         }
         let changes = assignment.changes_since(in_force);
-        step.log(Note::Accepted { app: app.clone(), stamp: assignment.stamp.clone(), changes });
+        let stamp = assignment.stamp.clone();
+        step.log(Note::Accepted { app: app.clone(), stamp, key, changes });
         step.disk.change().assignments.insert(app, assignment);
         true
     }
@@ -95,18 +86,31 @@ impl Command {
     pub(super) fn restored(&mut self, step: &mut Step) -> bool {
         let waiting = std::mem::take(&mut self.waiting);
         let mut accepted = false;
-        for assignment in waiting.into_values() {
-            accepted |= self.assignment(step, assignment);
+        for (assignment, key) in waiting.into_values() {
+            accepted |= self.assignment(step, assignment, key);
         }
         accepted
     }
 
+    /// Remembers an order that is by none of the trusted keys; says so, unless it was the last thing that was said of the app.
+    fn distrust(&mut self, step: &mut Step, app: AppName, stamp: Stamp, key: SignedBy) {
+        let reason = RefusalReason::Untrusted { key };
+        let known = self.refused.get(&app);
+        if known.is_none() && self.refused.len() >= APPS_MAX {
+            return;
+        }
+        if known.is_none_or(|known| known.reason != reason) {
+            step.log(Note::Untrusted { app: app.clone(), stamp: stamp.clone(), key });
+        }
+        self.refused.insert(app, Refusal { stamp, reason });
+    }
+
     /// Whether what bears `stamp` may be heard. Remembers a higher epoch, and a refusal.
-    fn admit(&mut self, step: &mut Step, app: &AppName, stamp: Stamp) -> bool {
+    fn admit(&mut self, step: &mut Step, app: &AppName, stamp: Stamp, key: SignedBy) -> bool {
         let epochs = &step.disk.memory().epochs;
         match weigh(epochs.get(app), &stamp.epoch) {
             Weight::Same => {
-                self.refused.remove(app);
+                self.commands(app);
                 true
             }
             Weight::Higher => {
@@ -114,7 +118,7 @@ impl Command {
                     step.log(Note::TooManyApps { app: app.clone() });
                     return false;
                 }
-                self.refused.remove(app);
+                self.commands(app);
                 step.disk.change().epochs.insert(app.clone(), stamp.epoch);
                 true
             }
@@ -123,11 +127,21 @@ impl Command {
                     app: app.clone(),
                     offered: stamp.epoch.clone(),
                     known: known.clone(),
+                    key,
                 });
                 let reason = RefusalReason::StaleEpoch { known };
                 self.refused.insert(app.clone(), Refusal { stamp, reason });
                 false
             }
+        }
+    }
+
+    /// Who commands the app is heard: that somebody else wanted to is over. An order by an untrusted key is not made good
+    /// by a claim, which nobody signs.
+    fn commands(&mut self, app: &AppName) {
+        let stale = |refusal: &Refusal| matches!(refusal.reason, RefusalReason::StaleEpoch { .. });
+        if self.refused.get(app).is_some_and(stale) {
+            self.refused.remove(app);
         }
     }
 }

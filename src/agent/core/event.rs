@@ -6,7 +6,7 @@ use super::memory::Memory;
 use super::note::Note;
 use crate::model::{
     Alive, AppName, Assignment, CheckName, CheckResult, Leader, Mailbox, Message, MessageKey,
-    NodeName, PublicKey, Receipt, RecipientName, Report, Revision, RevisionSeen, Stamp,
+    NodeName, Receipt, RecipientName, Report, Revision, RevisionSeen, SignedBy,
 };
 use crate::plan::ports::{
     BalancerError, BalancerState, DeliverError, ProcessId, SetServer, UpgradeError,
@@ -104,25 +104,16 @@ pub enum Event {
 /// A document from the bus, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Document {
-    /// At `nodes/<this node>/assignment/<app>`.
-    Assignment(Box<Assignment>),
-    /// At the same place, but not from anybody whose orders are to be taken.
-    Untrusted {
-        /// The app that it is for.
-        app: AppName,
-        /// Which order it says it is.
-        stamp: Stamp,
-        /// The key that has signed it, if any has.
-        key: Option<PublicKey>,
-    },
+    /// At `nodes/<this node>/assignment/<app>`; and who has signed it.
+    Assignment(Box<Assignment>, SignedBy),
     /// At `nodes/<node>/report`: this node's own, or that of a load balancer it follows.
     Report(Box<Report>),
     /// At `nodes/<node>/alive`: this node's own, or, for a load balancer, anybody's.
     Alive(Alive),
     /// At `leader/<app>`.
     Leader(Leader),
-    /// At `notify/<this node>`.
-    Mailbox(Box<Mailbox>),
+    /// At `notify/<this node>`; and who has signed it.
+    Mailbox(Box<Mailbox>, SignedBy),
 }
 
 /// What is to be done. Every effect with an answer is answered exactly once.

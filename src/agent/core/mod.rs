@@ -20,15 +20,17 @@ mod orders;
 mod ownership;
 mod report;
 mod settle;
+mod setup;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub use event::{Document, Effect, Event, Interest, Publication};
 pub use memory::{Holding, Memory, Progress};
 pub use note::{Handed, Note};
+pub use setup::{BalancerSetup, Setup};
 
 use balancer::Balancer;
 use command::Command;
@@ -39,47 +41,13 @@ use notify::Post;
 use report::Speaker;
 
 use crate::model::{
-    Alive, AppName, Assignment, BackendName, Boot, CheckName, Mono, NodeName, NotifyReport, Now,
-    Obeyed, Order, RecipientName, Refusal, RefusalReason, Report, Stamp, Wall,
+    Alive, AppName, Assignment, Boot, Mono, NotifyReport, Now, Obeyed, Order, Refusal,
+    RefusalReason, Report, Stamp, Wall,
 };
 
 /// A running upgrade is waited for this long when the agent is asked to end. An init system gives a
 /// service 90 s as a rule, and a deployment that takes longer than this is no accident.
 const DRAIN_MS: u64 = 10_000;
-
-/// What the agent is, from its configuration.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// Its name.
-    pub node: NodeName,
-    /// What it says of itself.
-    pub facts: BTreeMap<String, String>,
-    /// The version of the program.
-    pub version: String,
-    /// The apps whose role it has.
-    pub apps: BTreeSet<AppName>,
-    /// The checks that it can run.
-    pub checks: BTreeSet<CheckName>,
-    /// The load balancer, if it has that role.
-    pub balancer: Option<BalancerSetup>,
-    /// The recipients that it can reach, if it has that role.
-    pub recipients: Option<BTreeSet<RecipientName>>,
-    /// Time between heartbeats, in milliseconds.
-    pub heartbeat_ms: u64,
-    /// Time between readings of a revision, in milliseconds.
-    pub observe_ms: u64,
-    /// Where its jitter comes from.
-    pub seed: u64,
-}
-
-/// What the agent knows of its load balancer beforehand.
-#[derive(Debug, Clone, Default)]
-pub struct BalancerSetup {
-    /// HAProxy's state file is configured, and kept fresh by the agent.
-    pub state_file: bool,
-    /// The backends to look at; all of them, if empty.
-    pub backends: Vec<BackendName>,
-}
 
 /// What every part of the core may use in one step.
 #[derive(Debug, Clone)]
@@ -318,13 +286,10 @@ impl AgentCore {
 
     fn on_received(&mut self, document: Document, retained: bool) {
         match document {
-            Document::Assignment(assignment) => {
-                if self.command.assignment(&mut self.step, *assignment) {
+            Document::Assignment(assignment, key) => {
+                if self.command.assignment(&mut self.step, *assignment, key) {
                     self.on_accepted();
                 }
-            }
-            Document::Untrusted { app, stamp, key } => {
-                self.command.untrusted(&mut self.step, app, stamp, key);
             }
             Document::Report(report) => self.on_report(*report, retained),
             Document::Alive(alive) => self.on_alive(&alive, retained),
@@ -334,9 +299,9 @@ impl AgentCore {
                     self.speaker.ask();
                 }
             }
-            Document::Mailbox(mailbox) => {
+            Document::Mailbox(mailbox, key) => {
                 if let Some(post) = &mut self.post {
-                    post.mailbox(&mut self.step, *mailbox);
+                    post.mailbox(&mut self.step, *mailbox, key);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::model::{
     AppName, Attempt, BackendName, Boot, Change, CheckName, Epoch, MessageKey, NodeName, Owned,
-    PublicKey, RecipientName, Refusal, Revision, ServerName, SettleState, Stamp,
+    RecipientName, Refusal, Revision, ServerName, SettleState, SignedBy, Stamp,
 };
 
 /// A message, and on whose word it is delivered.
@@ -14,6 +14,8 @@ pub struct Handed {
     pub app: AppName,
     /// Who commands that app, as far as the agent has heard.
     pub epoch: Option<Epoch>,
+    /// Who has signed the mailbox that it came in.
+    pub signed: SignedBy,
 }
 
 /// One line for the log.
@@ -47,6 +49,8 @@ pub enum Note {
         app: AppName,
         /// Which.
         stamp: Stamp,
+        /// Who has signed it.
+        key: SignedBy,
         /// What it asks otherwise than the one before.
         changes: Vec<Change>,
     },
@@ -58,6 +62,8 @@ pub enum Note {
         offered: Epoch,
         /// Who commands.
         known: Epoch,
+        /// Who has signed it; nobody signs a claim.
+        key: SignedBy,
     },
     /// An order is not from anybody whose orders are to be taken.
     Untrusted {
@@ -65,8 +71,13 @@ pub enum Note {
         app: AppName,
         /// Which order it says it is.
         stamp: Stamp,
-        /// The key that has signed it, if any has.
-        key: Option<PublicKey>,
+        /// Who has signed it.
+        key: SignedBy,
+    },
+    /// A mailbox is not from anybody whose orders are to be taken.
+    UntrustedMailbox {
+        /// Who has signed it.
+        key: SignedBy,
     },
     /// Why the agent does not do what was asked has changed.
     Refused {

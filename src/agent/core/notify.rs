@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Step;
 use super::event::{Effect, Publication};
 use super::note::{Handed, Note};
-use crate::model::{Mailbox, Message, MessageKey, Mono, Receipt, ReceiptOutcome, RecipientName};
+use crate::model::{
+    Mailbox, Message, MessageKey, Mono, Receipt, ReceiptOutcome, RecipientName, SignedBy,
+};
 use crate::plan::ports::DeliverError;
 
 /// The first wait after a transient failure; it doubles from there.
@@ -32,6 +34,10 @@ const MESSAGES_MAX: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Post {
     mailbox: Option<Mailbox>,
+    /// Who has signed it.
+    signed: SignedBy,
+    /// Who has signed the one that was not taken last, if none was taken since.
+    untrusted: Option<SignedBy>,
     tries: BTreeMap<(MessageKey, RecipientName), Tries>,
     /// The receipts of this connection.
     receipts: BTreeMap<MessageKey, Receipt>,
@@ -54,7 +60,14 @@ impl Post {
     }
 
     /// Takes in the mailbox, whole.
-    pub(super) fn mailbox(&mut self, step: &mut Step, mailbox: Mailbox) {
+    pub(super) fn mailbox(&mut self, step: &mut Step, mailbox: Mailbox, key: SignedBy) {
+        if !step.setup.trusts(key) {
+            if self.untrusted.replace(key) != Some(key) {
+                step.log(Note::UntrustedMailbox { key });
+            }
+            return;
+        }
+        (self.signed, self.untrusted) = (key, None);
         let kept = |key: &MessageKey| mailbox.messages.contains_key(key);
         // What is under way is remembered until it ends: it takes one of the places.
         self.tries.retain(|(key, _), tries| kept(key) || tries.under_way);
@@ -75,7 +88,7 @@ impl Post {
     ) {
         let place = (key, recipient);
         let message = self.mailbox.as_ref().and_then(|mailbox| mailbox.messages.get(&place.0));
-        let Some(message) = message.map(|message| handed(step, message)) else {
+        let Some(message) = message.map(|message| self.handed(step, message)) else {
             self.tries.remove(&place);
             return;
         };
@@ -127,6 +140,13 @@ impl Post {
         self.tries.values().filter(|tries| !tries.under_way).filter_map(|t| t.again_at).min()
     }
 
+    /// On whose word a message is delivered.
+    fn handed(&self, step: &Step, message: &Message) -> Handed {
+        let epoch = step.disk.memory().epochs.get(&message.app).cloned();
+        let (key, app) = (message.key.clone(), message.app.clone());
+        Handed { key, app, epoch, signed: self.signed }
+    }
+
     fn failed(
         &mut self,
         step: &mut Step,
@@ -159,7 +179,8 @@ impl Post {
             let place = (message.key.clone(), recipient.clone());
             if !step.setup.recipients.as_ref().is_some_and(|known| known.contains(recipient)) {
                 let error = format!("{} does not know {recipient}", step.setup.node);
-                log_failure(step, handed(step, message), recipient, &error, None);
+                let handed = self.handed(step, message);
+                log_failure(step, handed, recipient, &error, None);
                 record(step, place, ReceiptOutcome::Failed(error));
                 continue;
             }
@@ -208,11 +229,6 @@ impl Post {
 
 fn record(step: &mut Step, (key, recipient): (MessageKey, RecipientName), outcome: ReceiptOutcome) {
     step.disk.change().delivered.entry(key).or_default().insert(recipient, outcome);
-}
-
-fn handed(step: &Step, message: &Message) -> Handed {
-    let epoch = step.disk.memory().epochs.get(&message.app).cloned();
-    Handed { key: message.key.clone(), app: message.app.clone(), epoch }
 }
 
 fn log_failure(

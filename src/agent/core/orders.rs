@@ -64,8 +64,10 @@ pub(super) enum Need {
     Nothing,
     /// This is to be on record first; then look again.
     Record(Holding),
-    /// The record is to end.
+    /// The record is to end: nothing of ours is there any more, once no reload can bring it back.
     Disown,
+    /// The record is to end at once: what is there is somebody else's.
+    Leave,
     /// This is to be set.
     Set(SetState),
     /// Its sessions are to end, for as long as the drain lasts.
@@ -118,12 +120,15 @@ fn keep_out(
         return Need::Record(Holding { owned, process, draining: false, closing: false });
     }
     // In the process that had it out, only a hand can have lifted it, and what is seen is what that hand wants.
-    // A new process has read its configuration, and nobody has wanted anything but a drain, which no configuration has.
+    // A new process has read its configuration, which has no drains, and enables nothing that it disables.
     let bits = without_our_drain(holding, seen.admin, sent, process);
     let wanted = if same_process {
         bits != holding.owned.before
     } else {
-        bits.0 & !holding.owned.before.0 & AdminBits::FORCED_DRAIN != 0
+        let before = holding.owned.before;
+        let drains = bits.0 & !before.0 & AdminBits::FORCED_DRAIN != 0;
+        let enables = before.is_forced_maintenance() && bits.0 & AdminBits::CONFIGURED != 0;
+        drains || enables
     };
     if wanted {
         let owned = Owned { before: bits, ..holding.owned.clone() };
@@ -144,11 +149,12 @@ fn keep_out(
 fn put_back(holding: &Holding, seen: &ServerSeen, process: ProcessId, sent: Sent) -> Need {
     let same_process = holding.process == Some(process.0) || sent == Sent::Restored { process };
     let out = seen.admin.is_forced_maintenance();
-    if out && is_a_hands(holding, sent, process) {
-        return Need::Disown;
+    let restoring = SetState::restoring(holding.owned.before);
+    if out && (restoring.is_none() || is_a_hands(holding, sent, process)) {
+        return Need::Leave;
     }
     let drained = seen.admin.0 & AdminBits::FORCED_DRAIN != 0;
-    match SetState::restoring(holding.owned.before) {
+    match restoring {
         Some(SetState::Ready) if out || (drained && is_our_drain(holding, sent, process)) => {
             Need::Set(SetState::Ready)
         }

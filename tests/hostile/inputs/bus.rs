@@ -43,15 +43,10 @@ fn payload(topic: Topic, payload: &[u8]) -> bool {
             again(&topic, &document);
             cores::controller(&document);
             cores::agent(&document);
-            if let Document::Assignment(assignment, Some(_)) = document {
-                cores::agent(&Document::Assignment(assignment, None));
-            }
             true
         }
         Err(
-            IntakeError::Payload { topic: told, .. }
-            | IntakeError::Untrusted { topic: told, .. }
-            | IntakeError::Elsewhere { topic: told, .. },
+            IntakeError::Payload { topic: told, .. } | IntakeError::Elsewhere { topic: told, .. },
         ) => {
             assert_eq!(told, topic);
             false

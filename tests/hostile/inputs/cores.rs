@@ -195,12 +195,16 @@ fn ours(topic: Topic) -> Topic {
 
 // -- the agent
 
-/// An agent of every role hears the document, live, and retained from before its start.
+/// An agent of every role hears the document, live, and retained from before its start; one that trusts anybody, and one that
+/// does not.
 pub fn agent(document: &Document) {
     let is_own_memory =
         matches!(document, Document::Report(report) if report.node == fleet::node("web1"));
-    for retained in [false, true] {
-        let mut agent = Agent::start();
+    let trusted = [BTreeSet::new(), BTreeSet::from([PublicKey([1; 32])])];
+    for (retained, trusted) in
+        [false, true].into_iter().flat_map(|r| trusted.clone().map(|t| (r, t)))
+    {
+        let mut agent = Agent::start(trusted);
         // What its own report says of whose maintenance it is, the agent believes.
         agent.has_its_memory = !is_own_memory;
         agent.rest(at(0), vec![agent_core::Event::Connected { connection: 1 }]);
@@ -223,15 +227,11 @@ fn server(name: &str) -> ServerName {
 /// As the agent's driver hands it in.
 fn received(document: Document, retained: bool) -> Option<agent_core::Event> {
     let document = match document {
-        Document::Assignment(assignment, None) => agent_core::Document::Assignment(assignment),
-        Document::Assignment(assignment, key) => {
-            let (app, stamp) = (assignment.app, assignment.stamp);
-            agent_core::Document::Untrusted { app, stamp, key }
-        }
+        Document::Assignment(assignment, key) => agent_core::Document::Assignment(assignment, key),
         Document::Report(report) => agent_core::Document::Report(report),
         Document::Alive(alive) => agent_core::Document::Alive(alive),
         Document::Leader(leader) => agent_core::Document::Leader(leader),
-        Document::Mailbox(_, mailbox, _) => agent_core::Document::Mailbox(Box::new(mailbox)),
+        Document::Mailbox(_, mailbox, key) => agent_core::Document::Mailbox(Box::new(mailbox), key),
         Document::Marker(connection) => return Some(agent_core::Event::Marker { connection }),
         Document::Controller(_)
         | Document::Ledger(..)
@@ -255,7 +255,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start() -> Agent {
+    fn start(trusted_keys: BTreeSet<PublicKey>) -> Agent {
         let setup = agent_core::Setup {
             node: fleet::node("web1"),
             facts: BTreeMap::from([("cluster".to_owned(), "alfa".to_owned())]),
@@ -267,6 +267,7 @@ impl Agent {
             heartbeat_ms: 30_000,
             observe_ms: 10_000,
             seed: 1,
+            trusted_keys,
         };
         let by_a_hand =
             ServerSeen { admin: AdminBits(AdminBits::FORCED_MAINTENANCE), ..fleet::server() };

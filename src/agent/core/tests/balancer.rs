@@ -244,7 +244,7 @@ fn killed_between_any_two_steps_it_carries_on() {
         }
         rig.slow_disk = false;
         rig.restart();
-        rig.connect_with(vec![Document::Assignment(Box::new(ordered(1, &[("s1", Out)])))]);
+        rig.connect_with(vec![Document::Assignment(Box::new(ordered(1, &[("s1", Out)])), None)]);
         assert_eq!(rig.haproxy.admin("s1"), 1, "{steps}");
         assert_eq!(before(&rig, "s1"), Some(8), "{steps}");
         rig.slow_disk = true;
@@ -256,7 +256,7 @@ fn killed_between_any_two_steps_it_carries_on() {
         }
         rig.slow_disk = false;
         rig.restart();
-        rig.connect_with(vec![Document::Assignment(Box::new(ordered(2, &[("s1", In)])))]);
+        rig.connect_with(vec![Document::Assignment(Box::new(ordered(2, &[("s1", In)])), None)]);
         assert_eq!(rig.haproxy.admin("s1"), 8, "{steps}");
         assert_eq!(before(&rig, "s1"), None, "{steps}");
         assert_eq!(rig.obeyed().done, Some(stamp(2)), "{steps}");
@@ -273,7 +273,7 @@ fn a_lost_disk_is_recovered_from_the_retained_report() {
     rig.disk = None;
     rig.restart();
     rig.connect_with(vec![
-        Document::Assignment(Box::new(ordered(2, &[("s1", In)]))),
+        Document::Assignment(Box::new(ordered(2, &[("s1", In)])), None),
         Document::Report(Box::new(report)),
     ]);
     assert_eq!(rig.obeyed().assignment, ordered(3, &[("s1", Out)]), "the higher stamp wins");
@@ -289,7 +289,7 @@ fn a_lost_disk_without_a_report_makes_it_somebody_elses_maintenance() {
     rig.assign(ordered(3, &[("s1", Out)]));
     rig.disk = None;
     rig.restart();
-    rig.connect_with(vec![Document::Assignment(Box::new(ordered(4, &[("s1", In)])))]);
+    rig.connect_with(vec![Document::Assignment(Box::new(ordered(4, &[("s1", In)])), None)]);
     rig.pass(3_000);
     assert_eq!(rig.haproxy.admin("s1"), 1);
     assert_eq!(before(&rig, "s1"), None);
@@ -298,7 +298,7 @@ fn a_lost_disk_without_a_report_makes_it_somebody_elses_maintenance() {
 #[test]
 fn nothing_is_done_before_the_retained_documents_are_read() {
     let mut rig = Rig::new(balancer());
-    rig.connect_unmarked(vec![Document::Assignment(Box::new(ordered(1, &[("s1", Out)])))]);
+    rig.connect_unmarked(vec![Document::Assignment(Box::new(ordered(1, &[("s1", Out)])), None)]);
     rig.pass(5_000);
     assert!(rig.sets.is_empty());
     assert!(rig.reports.is_empty() && rig.alives.is_empty());
@@ -422,63 +422,6 @@ fn the_state_file_of_one_app_is_not_waited_for_by_another() {
     rig.assign(ordered(1, &[("s1", Out)]));
     let obeyed = &rig.reports.last().unwrap().assignments;
     assert_eq!((&obeyed[&blog].done, &obeyed[&app()].done), (&Some(stamp(1)), &None));
-}
-
-#[test]
-fn maintenance_that_a_hand_sets_just_after_ours_was_lifted_stays() {
-    let mut rig = lb();
-    rig.assign(ordered(1, &[("s1", Out)]));
-    rig.slow_haproxy = true;
-    rig.assign(ordered(2, &[("s1", In)]));
-    rig.read();
-    assert_eq!(rig.haproxy.admin("s1"), 0);
-    rig.haproxy.by_hand("s1", 1);
-    rig.slow_haproxy = false;
-    rig.read();
-    rig.pass(5_000);
-    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, None));
-    assert_eq!(rig.obeyed().done, Some(stamp(2)));
-}
-
-#[test]
-fn maintenance_that_a_hand_sets_in_a_process_in_which_ours_was_lifted_stays() {
-    let mut rig = lb();
-    rig.assign(ordered(1, &[("s1", Out)]));
-    rig.slow_dump = true;
-    // Ours is carried over by a reload, and lifted in the new process, which the agent does not know yet.
-    rig.haproxy.process += 1;
-    rig.assign(ordered(2, &[("s1", In)]));
-    rig.send(Event::StateDumped(Ok(())));
-    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (0, Some(0)));
-    rig.haproxy.by_hand("s1", 1);
-    rig.send(Event::StateDumped(Ok(())));
-    rig.pass(2_000);
-    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, None));
-    rig.send(Event::StateDumped(Ok(())));
-    rig.haproxy.process += 1;
-    rig.pass(2_000);
-    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, None), "nor is it lifted later");
-    assert_eq!(rig.obeyed().done, Some(stamp(2)));
-}
-
-#[test]
-fn what_a_hand_wants_of_a_drain_that_was_restored_stays() {
-    let mut rig = lb();
-    rig.haproxy.by_hand("s1", 8);
-    rig.assign(ordered(1, &[("s1", Out)]));
-    rig.slow_dump = true;
-    rig.haproxy.process += 1;
-    rig.assign(ordered(2, &[("s1", In)]));
-    rig.send(Event::StateDumped(Ok(())));
-    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (8, Some(8)));
-    rig.haproxy.by_hand("s1", 0);
-    rig.send(Event::StateDumped(Ok(())));
-    rig.pass(2_000);
-    assert_eq!(rig.haproxy.admin("s1"), 0);
-    rig.haproxy.by_hand("s1", 1);
-    rig.send(Event::StateDumped(Ok(())));
-    rig.pass(2_000);
-    assert_eq!((rig.haproxy.admin("s1"), before(&rig, "s1")), (1, None));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rig::*;
 use crate::agent::core::Event;
@@ -74,40 +74,57 @@ fn a_leader_raises_the_epoch_and_what_is_in_force_stays() {
 
 #[test]
 fn an_untrusted_order_changes_nothing_and_is_said_until_one_is_taken() {
-    let mut rig = Rig::connected(web());
-    let untrusted = |generation, key| {
-        let stamp = Stamp { epoch: epoch(9, "c9"), generation };
-        let document = Document::Untrusted { app: app(), stamp, key };
-        Event::Received { document, retained: true }
+    let ours = Some(PublicKey([1; 32]));
+    let theirs = Some(PublicKey([7; 32]));
+    let trusting = |setup| Setup { trusted_keys: ours.into_iter().collect(), ..setup };
+    let send = |rig: &mut Rig, order: Assignment, key| {
+        let document = Document::Assignment(Box::new(order), key);
+        rig.send(Event::Received { document, retained: true });
     };
-    let key = Some(PublicKey([7; 32]));
-    rig.send(untrusted(1, key));
-    assert_eq!(rig.report().refusals[&app()].reason, RefusalReason::Untrusted { key });
+    let mut rig = Rig::connected(trusting(web()));
+    send(&mut rig, order((9, "c9", 1)), theirs);
+    let untrusted = RefusalReason::Untrusted { key: theirs };
+    assert_eq!(rig.report().refusals[&app()].reason, untrusted);
     assert!(rig.report().assignments.is_empty());
     assert!(rig.report().epochs.is_empty(), "its epoch counts for nothing");
-    rig.assign(order((1, "c1", 5)));
+    // A claim, which nobody signs, makes no order good.
+    let leader = Leader { app: app(), epoch: epoch(1, "c1"), boot: Boot::default() };
+    rig.send(Event::Received { document: Document::Leader(leader), retained: true });
+    assert_eq!(rig.report().refusals[&app()].reason, untrusted);
+
+    send(&mut rig, order((1, "c1", 5)), ours);
     assert_eq!((rig.refusal(), rig.report().refusals.len()), (None, 0));
-    for (generation, key) in [(6, key), (7, key), (8, None)] {
-        rig.send(untrusted(generation, key));
+    for (generation, key) in [(6, theirs), (7, theirs), (8, None)] {
+        send(&mut rig, order((9, "c9", generation)), key);
         assert_eq!(rig.obeyed().assignment, order((1, "c1", 5)));
         let refusal = rig.obeyed().refusal.clone().unwrap();
         assert_eq!(refusal.reason, RefusalReason::Untrusted { key });
     }
     let notes = rig.notes.iter().filter(|note| matches!(note, Note::Untrusted { .. }));
     assert_eq!(notes.count(), 3, "one for each of whom it is from, in turn");
-    rig.assign(order((1, "c1", 6)));
+    send(&mut rig, order((1, "c1", 6)), ours);
     assert_eq!((rig.obeyed().assignment.clone(), rig.refusal()), (order((1, "c1", 6)), None));
 
     // Whoever makes up names fills nobody's memory, nor a report.
-    let mut rig = Rig::connected(balancer());
+    let mut rig = Rig::connected(trusting(balancer()));
     for number in 0..3_000 {
         let app = AppName::new(format!("a{number}")).unwrap();
-        let stamp = Stamp { epoch: epoch(9, "c9"), generation: 1 };
-        let document = Document::Untrusted { app, stamp, key };
-        rig.send(Event::Received { document, retained: true });
+        send(&mut rig, Assignment { app, ..order((9, "c9", 1)) }, theirs);
     }
     let notes = rig.notes.iter().filter(|note| matches!(note, Note::Untrusted { .. }));
     assert_eq!((notes.count(), rig.report().refusals.len()), (1_024, 16));
+}
+
+#[test]
+fn without_trusted_keys_anybodys_order_is_taken_and_noted_with_its_key() {
+    let mut rig = Rig::connected(web());
+    for (generation, key) in [(1, None), (2, Some(PublicKey([7; 32])))] {
+        let document = Document::Assignment(Box::new(order((1, "c1", generation))), key);
+        rig.send(Event::Received { document, retained: true });
+        assert_eq!(rig.obeyed().assignment, order((1, "c1", generation)));
+        let taken = |note: &Note| matches!(note, Note::Accepted { key: by, .. } if *by == key);
+        assert!(rig.notes.iter().any(taken));
+    }
 }
 
 #[test]

@@ -108,7 +108,8 @@ fn heartbeats_come_with_jitter_and_only_when_nothing_else_does() {
 #[test]
 fn what_comes_together_leaves_together() {
     let mut rig = Rig::connected(web());
-    let event = |generation| heard(Document::Assignment(Box::new(assignment(generation))), true);
+    let event =
+        |generation| heard(Document::Assignment(Box::new(assignment(generation)), None), true);
     let effects = rig.core.step_all(rig.now, [event(1), event(2), event(3)]);
     let writes: Vec<_> =
         effects.iter().filter(|effect| matches!(effect, Effect::Persist { .. })).collect();

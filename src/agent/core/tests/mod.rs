@@ -3,6 +3,7 @@
 mod balancer;
 mod command;
 mod drain;
+mod hands;
 mod life;
 mod mess;
 mod node;

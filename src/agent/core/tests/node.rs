@@ -183,7 +183,7 @@ fn a_permit_is_checked_once_more_when_its_record_is_on_disk() {
         }),
         ("disconnected", Event::Disconnected),
         ("withdrawn", {
-            let document = Document::Assignment(Box::new(unpermitted(3)));
+            let document = Document::Assignment(Box::new(unpermitted(3)), None);
             Event::Received { document, retained: false }
         }),
         ("stopping", Event::Stop),

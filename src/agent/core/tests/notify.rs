@@ -38,8 +38,12 @@ fn message(text: &str, recipients: &[&str]) -> Message {
 }
 
 fn mailbox(messages: &[Message]) -> Event {
+    signed(messages, None)
+}
+
+fn signed(messages: &[Message], key: SignedBy) -> Event {
     let messages = messages.iter().map(|m| (m.key.clone(), m.clone())).collect();
-    let document = Document::Mailbox(Box::new(Mailbox { messages }));
+    let document = Document::Mailbox(Box::new(Mailbox { messages }), key);
     Event::Received { document, retained: true }
 }
 
@@ -86,11 +90,36 @@ fn every_recipient_gets_it_once_and_the_receipt_follows_the_disk() {
 
     rig.slow_disk = false;
     rig.restart();
-    rig.connect_with(vec![Document::Mailbox(Box::new(Mailbox {
-        messages: BTreeMap::from([(key("k1"), message("k1", &["anna", "bert"]))]),
-    }))]);
+    rig.connect_with(vec![Document::Mailbox(
+        Box::new(Mailbox {
+            messages: BTreeMap::from([(key("k1"), message("k1", &["anna", "bert"]))]),
+        }),
+        None,
+    )]);
     assert!(rig.deliveries.is_empty(), "nor after a restart");
     assert_eq!(rig.receipts, [receipt.clone(), receipt], "the receipt may have been lost");
+}
+
+#[test]
+fn an_untrusted_mailbox_is_not_delivered_and_takes_nothing_away() {
+    let ours = Some(PublicKey([1; 32]));
+    let recipients = Some(BTreeSet::from([name("anna")]));
+    let trusted_keys = ours.into_iter().collect();
+    let mut rig = Rig::connected(Setup { recipients, trusted_keys, ..setup() });
+    rig.send(signed(&[message("k1", &["anna"])], ours));
+    for key in [None, Some(PublicKey([7; 32])), Some(PublicKey([7; 32]))] {
+        rig.send(signed(&[message("k2", &["anna"])], key));
+    }
+    let notes = rig.notes.iter().filter(|note| matches!(note, Note::UntrustedMailbox { .. }));
+    assert_eq!(notes.count(), 2, "one for each of whom it is from, in turn");
+    assert_eq!(rig.deliveries.len(), 1);
+    ends(&mut rig, Ok(()));
+    assert_eq!(rig.receipts[0].key, key("k1"), "it is still wanted");
+    let signed = |note: &Note| match note {
+        Note::Delivered { message, .. } => Some(message.signed),
+        _ => None,
+    };
+    assert_eq!(rig.notes.iter().find_map(signed), Some(ours));
 }
 
 #[test]

@@ -137,6 +137,7 @@ pub fn setup() -> Setup {
         heartbeat_ms: 30_000,
         observe_ms: 10_000,
         seed: 7,
+        trusted_keys: BTreeSet::new(),
     }
 }
 
@@ -239,7 +240,7 @@ impl Rig {
     }
 
     pub fn assign(&mut self, assignment: Assignment) {
-        let document = Document::Assignment(Box::new(assignment));
+        let document = Document::Assignment(Box::new(assignment), None);
         self.send(Event::Received { document, retained: false });
     }
 
